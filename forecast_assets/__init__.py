@@ -1,0 +1,1 @@
+"""Orchestration: assets, checks, partitions, jobs, schedules and sensors of the demand graph."""

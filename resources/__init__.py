@@ -1,0 +1,128 @@
+"""What touches the world: tables, ledger, meter, queue. This module holds the settings.
+
+Belongs here: `Settings`, the one reader of the environment. Does not: anything that opens a
+file or a connection at import.
+
+Every environment (dev, staging, prod) has its own folder under the data root, so that lakes,
+ledgers and budgets are apart by construction.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal, get_args
+
+Environment = Literal["dev", "staging", "prod"]
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used: names the variable, its value and what it may be."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that differs between installations; immutable once read."""
+
+    environment: Environment = "dev"
+    data_root: str = str(PROJECT_ROOT / ".forecast")
+    source: str = "demo"
+    m5_dir: Path = PROJECT_ROOT / "data" / "m5"
+    as_of: date | None = None
+    horizon: int = 28
+    ledger_url: str | None = None
+    price_card: Path = PROJECT_ROOT / "policies" / "price_card.yaml"
+    segment_policy: Path = PROJECT_ROOT / "policies" / "segments.yaml"
+    admission_policy: Path = PROJECT_ROOT / "policies" / "admission.yaml"
+    demo_series: int = 600
+    demo_stores: int = 3
+    demo_days: int = 730
+    demo_seed: int = 7
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read FORECAST_* (and M5_DIR); unset variables keep the defaults above.
+
+        Raises:
+            SettingsError: a value cannot be parsed, with the variable's name and the remedy.
+        """
+        env = os.environ if env is None else env
+        environment = env.get("FORECAST_ENV", cls.environment)
+        if environment not in get_args(Environment):
+            raise SettingsError(
+                f"FORECAST_ENV={environment!r} is unknown; use one of {get_args(Environment)}"
+            )
+        as_of = env.get("FORECAST_AS_OF")
+        return cls(
+            environment=environment,  # type: ignore[arg-type]  # checked just above
+            data_root=_root(env.get("FORECAST_DATA", cls.data_root)),
+            source=env.get("FORECAST_SOURCE", cls.source),
+            m5_dir=Path(env.get("M5_DIR", cls.m5_dir)).expanduser().resolve(),
+            as_of=_day("FORECAST_AS_OF", as_of) if as_of else None,
+            horizon=_whole(env, "FORECAST_HORIZON", cls.horizon, at_least=1),
+            ledger_url=env.get("FORECAST_LEDGER_URL"),
+            price_card=Path(env.get("FORECAST_PRICE_CARD", cls.price_card)),
+            segment_policy=Path(env.get("FORECAST_SEGMENT_POLICY", cls.segment_policy)),
+            admission_policy=Path(env.get("FORECAST_ADMISSION_POLICY", cls.admission_policy)),
+            demo_series=_whole(env, "FORECAST_DEMO_SERIES", cls.demo_series, at_least=1),
+            demo_stores=_whole(env, "FORECAST_DEMO_STORES", cls.demo_stores, at_least=1),
+            demo_days=_whole(env, "FORECAST_DEMO_DAYS", cls.demo_days, at_least=60),
+            demo_seed=_whole(env, "FORECAST_DEMO_SEED", cls.demo_seed, at_least=0),
+        )
+
+    @property
+    def home(self) -> str:
+        """The folder (or bucket prefix) of this environment."""
+        return f"{self.data_root}/{self.environment}"
+
+    @property
+    def lake_root(self) -> str:
+        """Where the Delta tables of this environment are."""
+        return f"{self.home}/lake"
+
+    @property
+    def state_dir(self) -> Path:
+        """Local folder of what must be transactional (ledger, holds) when no server is named."""
+        return (
+            Path(PROJECT_ROOT / ".forecast" / self.environment)
+            if "://" in self.home
+            else Path(self.home)
+        )
+
+    @property
+    def ledger(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.ledger_url or f"sqlite:///{self.state_dir / 'ledger.db'}"
+
+    @property
+    def marts(self) -> Path:
+        """The DuckDB file that dbt builds."""
+        return self.state_dir / "marts.duckdb"
+
+
+def _root(text: str) -> str:
+    return text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve())
+
+
+def _day(name: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"{name}={text!r} is no date; write it as YYYY-MM-DD") from None
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, *, at_least: int) -> int:
+    text = env.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise SettingsError(f"{name}={text!r} is no whole number") from None
+    if value < at_least:
+        raise SettingsError(f"{name}={value} is too small; use {at_least} or more")
+    return value

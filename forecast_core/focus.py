@@ -4,8 +4,8 @@ Belongs here: the columns of the two history tables, the completion of a stored 
 FOCUS row, and the invariants that an export must satisfy. Does not: rating (`cost`), storing
 (`resources.ledger`) or writing files.
 
-Source: the FinOps Open Cost and Usage Specification, version 1.2. Columns that FOCUS lacks carry
-the `x_` prefix that it reserves for that. In FOCUS a SKU is a line of the price list, never an item.
+Source: the FinOps Open Cost and Usage Specification 1.2. Columns that FOCUS lacks carry the `x_`
+prefix that it reserves for that. In FOCUS a SKU is a line of the price list, never an item.
 
 Two Delta tables carry the history for analytics:
 

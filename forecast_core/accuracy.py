@@ -65,7 +65,7 @@ def scales(
     revenue = np.zeros(hierarchy.n_series)
     for _, frame in history:
         frame = frame.filter(pl.col("date").is_between(first, cutoff))
-        rows = np.unique(hierarchy.rows_of(frame.select(hierarchy.key).unique()))
+        rows = np.unique(hierarchy.rows_of(frame))
         if not len(rows):
             continue
         part, where = hierarchy.take(rows)
@@ -314,9 +314,8 @@ def scaled_pinball(quantiles: Mapping[float, Floats], actual: Floats, by: Scales
     Args:
         quantiles: level -> [n_series, horizon]; `actual`: the same shape, NaN where unknown.
     """
-    span = by.hierarchy.spans[-1]
-    order = by.hierarchy.codes[-1]
-    scale, weight = by.absolute[span][order], by.weight[span][order]
+    bottom = by.hierarchy.bottom
+    scale, weight = by.absolute[bottom], by.weight[bottom]
     known = np.isfinite(actual)
     days = known.sum(axis=1)
     usable = (scale > 0) & (days > 0)
@@ -377,8 +376,8 @@ def by_group(forecast: Floats, actual: Floats, by: Scales, group: pl.Series) -> 
         group's share of revenue; `wrmsse` weights RMSSE within the group, so that
         sum(weight x wrmsse) is the last level's WRMSSE when every series has a scale.
     """
-    span, order = by.hierarchy.spans[-1], by.hierarchy.codes[-1]
-    scale, weight = by.squared[span][order], by.weight[span][order]
+    bottom = by.hierarchy.bottom
+    scale, weight = by.squared[bottom], by.weight[bottom]
     known = np.isfinite(actual)
     truth = np.where(known, actual, 0.0)
     error = np.where(known, forecast, 0.0) - truth

@@ -132,6 +132,11 @@ class Hierarchy:
         ends = np.cumsum((0, *self.sizes)).tolist()
         return tuple(slice(a, b) for a, b in pairwise(ends))
 
+    @cached_property
+    def bottom(self) -> Codes:
+        """The row of each series in the stacked matrix of nodes."""
+        return self.codes[-1] + (self.n_nodes - self.n_series)
+
     @property
     def n_nodes(self) -> int:
         """Number of nodes of all levels, the bottom included."""
@@ -201,6 +206,25 @@ class Hierarchy:
             out[self.spans[level]] = sum_rows(below, parent, self.sizes[level])
         return out
 
+    def spread(self, nodes: Floats) -> Floats:
+        """The transpose of `aggregate`: each series gets the sum over the nodes it lies in.
+
+        Args:
+            nodes: [n_nodes, n_days].
+
+        Returns:
+            [n_series, n_days], equal to `S.T @ nodes`.
+        """
+        held = [nodes[span] for span in self.spans]
+        out = np.zeros((self.n_series, nodes.shape[1]))
+        for level in sorted(range(len(self.levels)), key=lambda k: self.sizes[k]):
+            source, parent = self.plan[level]
+            if source is None:
+                out += held[level][parent]
+            else:
+                held[source] = held[source] + held[level][parent]
+        return out
+
     @cached_property
     def summing(self) -> sparse.csr_array[Any]:
         """The summing matrix S, [n_nodes, n_series], of ones: `aggregate(y) == S @ y`."""
@@ -231,15 +255,24 @@ class Hierarchy:
         """
         index = self.series.select(self.key).with_row_index("_row")
         asked = frame.select(self.key)
-        found = asked.join(index, on=self.key, how="left", maintain_order="left")["_row"]
-        if found.null_count():
-            lost = asked.filter(found.is_null())
+        # Tables are sorted by series, so a run of rows is looked up once, not row by row.
+        changed = asked.select(
+            pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift()) for c in self.key)
+        ).to_series()
+        if len(changed):
+            changed[0] = True
+        runs = asked.filter(changed).join(index, on=self.key, how="left", maintain_order="left")
+        if runs["_row"].null_count():
+            lost = (
+                runs.filter(pl.col("_row").is_null()).select(self.key).unique(maintain_order=True)
+            )
             raise HierarchyError(
                 f"{'/'.join(map(str, lost.row(0)))} is in no hierarchy node "
-                f"({lost.unique().height} series of {found.null_count()} rows); "
+                f"({lost.height} such series); "
                 "add its attributes to the hierarchy or quarantine its rows"
             )
-        return found.to_numpy().astype(np.int64)
+        run = np.cumsum(changed.to_numpy()) - 1
+        return np.asarray(runs["_row"].to_numpy()[run], dtype=np.int64)
 
     def matrix(
         self, frame: pl.DataFrame, value: str, first: date, last: date, day: str = "date"

@@ -14,7 +14,8 @@ The rules, in the order in which they are asked:
    floors, and the cheapest forecast of every item that still has none).
 
 Overdue work goes first, up to its class's floor of lanes; when it lacks room, that room is set
-aside for it, so a wait is bounded by `max_defer` plus the end of what is running. Work that would
+aside for it, and classes take turns, so the head of each class waits no longer than `max_defer`
+plus the end of what is running. Work that would
 miss its latest start walks down to a cheaper rung if its class may; otherwise it is held and
 reported late, never dropped.
 
@@ -106,23 +107,26 @@ def _overdue(
 ) -> list[Request]:
     """Runs past their latest start that may claim their class's floor, longest overdue first.
 
-    Of equal runs no more than the class has free lanes: one verdict speaks for the others. Runs
-    with a problem wait for a person and those of a full launch for their siblings, not for room.
+    Classes take turns, the one that started longest ago first: an overloaded class has a longer
+    overdue head at any moment, and would push out a poorer one for ever. Of equal runs no more
+    than the class has free lanes: one verdict speaks for the others. Runs with a problem wait for
+    a person and those of a full launch for their siblings, not for room.
     """
-    overdue: list[tuple[float, float, str, Request]] = []
+    overdue: list[tuple[float, float, float, str, Request]] = []
     for name, queue in queues.items():
         work_class, most, alike = policy.classes[name], lanes[name], dict[int, list[Request]]()
+        turn = desk.last_start.get(name, 0.0)
         horizon = desk.now - work_class.max_defer
         for request in queue if most > 0 else ():
             if request[2] <= horizon or request[3] is not None:
-                equals = alike.setdefault(id(request[1]), [])
+                equals = alike.setdefault(desk.alike[id(request[1])], [])
                 if request[3] is not None or len(equals) < most:
                     equals.append(request)
         for equals in alike.values():
             due = (
-                (latest_start(r, work_class, r.shape.quotes[0]), r.submitted, r.id, r)
+                (turn, latest_start(r, work_class, r.shape.quotes[0]), r.submitted, r.id, r)
                 for r in equals
                 if r.shape.problem is None and not desk.launch_is_full(r, work_class)
             )
-            overdue += nsmallest(most, (entry for entry in due if entry[0] <= desk.now))
-    return [entry[3] for entry in sorted(overdue)]
+            overdue += nsmallest(most, (entry for entry in due if entry[1] <= desk.now))
+    return [entry[4] for entry in sorted(overdue)]

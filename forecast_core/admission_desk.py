@@ -9,7 +9,7 @@ same shape; that is what makes ten thousand held runs cheap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from forecast_core.admission_policy import Policy, Quota, WorkClass, units
@@ -131,6 +131,7 @@ class Desk:
         self.tick = snapshot.now + policy.tick_s
         self.environment = snapshot.environment
         self.policy = policy
+        self.last_start = snapshot.last_start
         self.items_due = snapshot.items_due
         self.lanes: dict[str, int] = dict.fromkeys(policy.classes, 0)
         self.launches: dict[str, int] = {}
@@ -142,6 +143,7 @@ class Desk:
         self.purses = self._purses(snapshot.spent, active)
         self.pauses = dict(self._pauses(snapshot.load))
         self.caps = self._caps()
+        self.alike = _alike(request[1] for request in snapshot.waiting)
         self._verdicts: dict[tuple[int, int, int, bool], Block | None] = {}
         self._refusals: dict[tuple[int, int], _Refusal] = {}
         for holding in snapshot.running:
@@ -245,11 +247,11 @@ class Desk:
     def judge_all(self, queue: list[Request], work_class: WorkClass) -> list[Decision]:
         """`judge` for a queue of one class; what is known to be refused is answered at a glance."""
         decisions: list[Decision] = []
-        refusals, defer = self._refusals, work_class.max_defer
+        refusals, alike, defer = self._refusals, self.alike, work_class.max_defer
         named = self.released | self.blocked.keys()
         for request in queue:
             name, shape, submitted, deadline, _, covers = request
-            refusal = refusals.get((id(shape), covers))
+            refusal = refusals.get((alike[id(shape)], covers))
             if refusal is None or name in named:
                 decisions.append(self.judge(request, work_class))
                 continue
@@ -277,7 +279,7 @@ class Desk:
             assert block is not None
             answer = self._answer(request, work_class, block)
             if not released:
-                self._refusals[id(shape), request.covers] = _Refusal(
+                self._refusals[self.alike[id(shape)], request.covers] = _Refusal(
                     answer.action, answer.rung, quotes[0].wall_s, *block[:3]
                 )
             return answer
@@ -336,7 +338,7 @@ class Desk:
         return None
 
     def _verdict(self, shape: Shape, rung: int, covers: int, released: bool) -> Block | None:
-        key = (id(shape), rung, covers, released)
+        key = (self.alike[id(shape)], rung, covers, released)
         known = self._verdicts.get(key)
         if known is None:  # what fitted may not fit any more; what did not never will
             quote = shape.quotes[rung]
@@ -431,6 +433,17 @@ class Desk:
                     purse.ends,
                 )
         return None
+
+
+def _alike(shapes: Iterable[Shape]) -> dict[int, int]:
+    """A number for each shape object by identity, the same for equal shapes: what is said of one
+    must not depend on who built it, or a replay could differ by a word."""
+    numbers: dict[int, int] = {}
+    known: dict[Shape, int] = {}
+    for shape in shapes:
+        if id(shape) not in numbers:
+            numbers[id(shape)] = known.setdefault(shape, len(known))
+    return numbers
 
 
 def _never(code: str, reason: str) -> Block:

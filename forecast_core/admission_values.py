@@ -110,7 +110,7 @@ class Snapshot:
 
     `spent`: node -> class -> nanos already gone in the node's current period: what settled, and
     what other environments hold. `items_due`: items that have no forecast of this cycle yet and no
-    holding that covers them.
+    holding that covers them. `last_start`: class -> when a run of it last started.
     """
 
     now: float
@@ -121,6 +121,7 @@ class Snapshot:
     items_due: int = 0
     load: Load = Load()
     overrides: tuple[Override, ...] = ()
+    last_start: Mapping[str, float] = field(default_factory=dict)
 
 
 class Decision(NamedTuple):

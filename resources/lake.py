@@ -1,0 +1,459 @@
+"""The tiered Delta lake: one table a dataset, the tier inside it, hidden from callers.
+
+Belongs here: writing and reading rows by their logical cells (days x stores), and the physical
+layout behind it. Does not: Dagster (`resources.delta_io`), the tier rules
+(`forecast_core.tiers`), or how a commit is retried and made durable (`resources.commits`).
+
+Physical layout: partition columns `tier`, `period` and the owner column (`store_id`, or the
+segment group of forecasters); rows sorted within a file. A replace is one commit for each tier
+that its window spans, every one an overwrite by a predicate on logical columns, so:
+- what a commit replaces does not depend on where earlier rows were put;
+- a writer's settings hold for a whole commit, so each tier gets its own codec;
+- tiers own whole months, so no commit splits a month of a store: a crash between two commits
+  leaves each month either old or new, never mixed, and running again finishes the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from forecast_core.by_store import ByStore
+from forecast_core.cells import Cells
+from forecast_core.schema import TABLES, Table
+from forecast_core.tiers import DEFAULT_POLICY, Tier, TierPolicy, TierRule
+from resources.commits import Commit, commit, is_local
+from resources.predicates import Keys, predicate
+
+TIER, PERIOD = "tier", "period"
+_HIDDEN = (TIER, PERIOD)
+# How the format spells a null partition value in a path: a reader could not tell them apart.
+_NULL_IN_PATHS = "__HIVE_DEFAULT_PARTITION__"
+_UNSIGNED = (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+
+
+class MissingTable(LookupError):
+    """The table has never been written."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a replace did. `rows` are the caller's; `bytes` and `files` are what was written,
+    rows of the same files outside the cells included."""
+
+    rows: int
+    bytes: int
+    files: int
+    version: int
+    tiers: Mapping[str, int]  # rows by tier
+
+
+@dataclass(frozen=True)
+class Read:
+    """Rows to be read from one pinned version.
+
+    `files` and `bytes` are those that the log cannot rule out: an upper bound of what is opened.
+    """
+
+    frame: pl.LazyFrame
+    files: int
+    bytes: int
+    version: int
+
+
+class Lake:
+    """A folder (or bucket prefix) of Delta tables under one tier policy.
+
+    `as_of` is the day that ages count from: a date, or a callable asked at each write; None
+    when unknown, and then rows stay in the tier where they land.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        policy: TierPolicy = DEFAULT_POLICY,
+        as_of: date | Callable[[], date | None] | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.root = str(root).rstrip("/")
+        self.policy = policy
+        self.storage_options = dict(storage_options or {})
+        self._as_of = as_of
+
+    @property
+    def as_of(self) -> date | None:
+        """The day that ages count from."""
+        return self._as_of() if callable(self._as_of) else self._as_of
+
+    def table(self, table: str | Table) -> LakeTable:
+        """The table of a dataset, by name or by its declaration; it need not exist yet.
+
+        Raises:
+            ValueError: no dataset of that name is declared.
+        """
+        if isinstance(table, str):
+            if table not in TABLES:
+                raise ValueError(f"unknown dataset {table!r}; declared are {sorted(TABLES)}")
+            table = TABLES[table]
+        return LakeTable(self, table)
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """One dataset in the lake."""
+
+    lake: Lake
+    table: Table
+    uri: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", f"{self.lake.root}/{self.table.name}")
+
+    # -- the table itself ------------------------------------------------------------------
+
+    @property
+    def owner_column(self) -> str | None:
+        """The column besides the date that rows are filed by: store, segment group or none."""
+        if self.table.by_store:
+            return "store_id"
+        return self.table.key[0] if self.table.cut == "group" else None
+
+    @property
+    def partition_columns(self) -> list[str]:
+        """The physical partition columns; none for a table that is not cut."""
+        if self.table.cut == "none":
+            return []
+        return [*_HIDDEN, *([self.owner_column] if self.owner_column else [])]
+
+    def exists(self) -> bool:
+        """Whether the table has been created."""
+        return bool(DeltaTable.is_deltatable(self.uri, self._options))
+
+    def pin(self, version: int | None = None) -> DeltaTable:
+        """A handle fixed to the newest version, or to a given one.
+
+        Raises:
+            MissingTable: the table has never been written.
+        """
+        try:
+            return DeltaTable(self.uri, version=version, storage_options=self._options)
+        except TableNotFoundError:
+            raise MissingTable(
+                f"{self.table.name} does not exist yet: materialize it first"
+            ) from None
+
+    def version(self) -> int:
+        """The newest version."""
+        return int(self.pin().version())
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def replace(
+        self,
+        rows: pl.DataFrame,
+        cells: Cells | None,
+        landing_tier: str = Tier.HOT,
+        keys: Keys | None = None,
+    ) -> Written:
+        """Make `rows` all that the table holds in `cells` (and of `keys`); the rest stays.
+
+        `cells` None means every day. No rows: the cells become empty. Running it again changes
+        nothing. Rows land by their age at the lake's `as_of`, never above `landing_tier`.
+
+        Raises:
+            ValueError: rows outside the cells, a missing column, a null or unusable store.
+            LakeConflict: other writers of the same rows kept interfering.
+        """
+        keys = keys or {}
+        rows = self._storable(rows)
+        self._check(rows, cells, keys)
+        self._create(rows)
+        landing = Tier.named(landing_tier)
+        self.lake.policy.rule(landing)
+        tiers: dict[str, int] = {}
+        commits: list[Commit] = []
+        for tier, window in self._windows(cells, landing):
+            commits.append(self._overwrite(rows, tier, window, keys))
+            landed = rows.select(self._within(window).sum()).item() if rows.height else 0
+            if landed:
+                tiers[tier.value] = landed
+        return Written(
+            rows.height,
+            sum(done.bytes for done in commits),
+            sum(len(done.added) for done in commits),
+            commits[-1].version,
+            tiers,
+        )
+
+    def _windows(self, cells: Cells | None, landing: Tier) -> Iterator[tuple[Tier, Cells | None]]:
+        policy, as_of = self.lake.policy, self.lake.as_of
+        if cells is None or self.table.date_column is None:
+            yield landing, cells
+            return
+        for tier, first, last in policy.windows(cells.first, cells.last, as_of, landing):
+            yield tier, Cells(first, last, cells.stores)
+
+    def _overwrite(
+        self, rows: pl.DataFrame, tier: Tier, window: Cells | None, keys: Keys
+    ) -> Commit:
+        """One commit: those of `rows` in the window replace what the table holds in it."""
+        rule = self.lake.policy.rule(tier)
+        schema = _arrow(self._filed(rows.clear(), tier, "")).schema
+
+        def write(handle: DeltaTable, properties: CommitProperties) -> None:
+            batches = (
+                batch
+                for chunk in self._chunks(rows, tier, window)
+                for batch in _arrow(chunk).combine_chunks().to_batches()
+            )
+            write_deltalake(
+                handle,
+                pa.RecordBatchReader.from_batches(schema, batches),
+                mode="overwrite",
+                schema_mode="merge",
+                predicate=self._where(window, keys),
+                target_file_size=rule.target_file_mb * 2**20,
+                writer_properties=self._writer(rule, rows),
+                commit_properties=properties,
+            )
+
+        return commit(self.pin, write, storage_options=self._options)
+
+    def _chunks(
+        self, rows: pl.DataFrame, tier: Tier, window: Cells | None
+    ) -> Iterator[pl.DataFrame]:
+        """Those rows of the window, one sorted frame for each file.
+
+        The writer keeps the order inside a batch but not between batches, so a file must be one
+        batch to stay sorted; and only one copy of a file's rows is held at a time.
+        """
+        order = [name for name in self.table.sort if name in rows.columns]
+        if not self.partition_columns:
+            yield rows.sort(order)
+            return
+        inside, day = self._within(window), pl.col(self.table.date_column or "")
+        length = "1mo" if self.lake.policy.rule(tier).period == "month" else "1y"
+        owner = [pl.col(self.owner_column)] if self.owner_column else []
+        found = rows.lazy().filter(inside).select(day.dt.truncate(length), *owner).unique()
+        ends = pl.nth(0).dt.offset_by(length).dt.offset_by("-1d").alias("last day")
+        files = found.with_columns(ends).collect().sort(pl.all())
+        for first, *owners, last in files.iter_rows():
+            mine = inside & day.is_between(first, last)
+            for column, value in zip(owner, owners, strict=True):
+                mine &= column == value
+            period = self.lake.policy.period(first, tier)
+            yield self._filed(rows.filter(mine).sort(order), tier, period)
+
+    def _filed(self, rows: pl.DataFrame, tier: Tier, period: str) -> pl.DataFrame:
+        if not self.partition_columns:
+            return rows
+        return rows.with_columns(pl.lit(tier.value).alias(TIER), pl.lit(period).alias(PERIOD))
+
+    def _writer(self, rule: TierRule, rows: pl.DataFrame) -> WriterProperties:
+        packed = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
+        dates = [name for name, dtype in rows.schema.items() if dtype == pl.Date]
+        return WriterProperties(
+            compression="ZSTD",
+            compression_level=rule.zstd_level,
+            max_row_group_size=rule.row_group_rows,
+            column_properties=dict.fromkeys(dates, packed) if rule.packed_dates else None,
+        )
+
+    def _create(self, rows: pl.DataFrame) -> None:
+        if self.exists():
+            return
+        if is_local(self.uri):
+            Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
+        # Statistics only where reads prune: they are most of the log's size on wide tables.
+        indexed = dict.fromkeys(
+            name
+            for name in (self.table.date_column, *self.table.sort)
+            if name and name in rows.columns and name not in self.partition_columns
+        )
+        try:
+            DeltaTable.create(
+                self.uri,
+                schema=_arrow(self._filed(rows.clear(), Tier.HOT, "")).schema,
+                mode="ignore",
+                partition_by=self.partition_columns or None,
+                configuration={"delta.dataSkippingStatsColumns": ",".join(indexed)},
+                storage_options=self._options,
+            )
+        except DeltaError:
+            if not self.exists():  # else another writer created it between the two looks
+                raise
+
+    def _storable(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Declared columns and types; what the format has no type for, in its nearest one."""
+        rows = self.table.conform(rows)
+        clash = [name for name in _HIDDEN if name in rows.columns]
+        if clash:
+            raise ValueError(f"{self.table.name}: column {clash[0]!r} is the lake's own; rename it")
+        untyped = [name for name, dtype in rows.schema.items() if dtype == pl.Null]
+        if untyped:
+            raise ValueError(f"{self.table.name}: column {untyped[0]!r} has no type; cast it")
+        casts = [
+            pl.col(name).cast(pl.Int64 if dtype in _UNSIGNED else pl.String)
+            for name, dtype in rows.schema.items()
+            if dtype in (*_UNSIGNED, pl.Categorical, pl.Enum)
+        ]
+        return rows.with_columns(casts) if casts else rows
+
+    def _check(self, rows: pl.DataFrame, cells: Cells | None, keys: Keys) -> None:
+        bad = rows.filter(~(self._within(cells) & _carries(keys)).fill_null(False))
+        if bad.height:
+            where = self._where(cells, keys)
+            raise ValueError(
+                f"{self.table.name}: {bad.height} of {rows.height} rows lie outside what is "
+                f"being replaced ({where}); the first: {bad.row(0, named=True)}. "
+                "Write them with the partition that they belong to"
+            )
+        for name in filter(None, (self.table.date_column, self.owner_column)):
+            nulls = rows[name].null_count()
+            if nulls:
+                raise ValueError(f"{self.table.name}: {name} is null in {nulls} rows")
+        if self.owner_column:
+            unusable = rows.filter(pl.col(self.owner_column).is_in(["", _NULL_IN_PATHS]))
+            if unusable.height:
+                raise ValueError(
+                    f"{self.table.name}: {self.owner_column} "
+                    f"{unusable[self.owner_column][0]!r} cannot be stored; give it a name"
+                )
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def read(
+        self,
+        cells: Cells | None = None,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+        keys: Keys | None = None,
+        handle: DeltaTable | None = None,
+    ) -> Read:
+        """Rows of `cells` (all when None) from every tier, lazily, from one pinned version.
+
+        Files are pruned by store, date and, through `where`, by the other indexed columns; the
+        order of rows is not defined.
+
+        Raises:
+            MissingTable: the table has never been written.
+        """
+        handle = handle or self.pin()
+        touched = self._touched(handle, cells, keys or {})
+        frame = pl.scan_delta(handle, storage_options=self._options)
+        frame = frame.filter(self._within(cells) & _carries(keys or {}))
+        if where is not None:
+            frame = frame.filter(where)
+        names = [c for c in frame.collect_schema().names() if c not in self._hidden]
+        # Declared order first: partition columns and later extras come wherever the log has them.
+        declared = [name for name in self.table.columns if name in names]
+        extras = [name for name in names if name not in self.table.columns]
+        return Read(
+            frame.select(columns if columns is not None else [*declared, *extras]),
+            touched.height,
+            int(touched["size_bytes"].sum()),
+            handle.version(),
+        )
+
+    def by_store(
+        self,
+        cells: Cells | None = None,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+        observe: Callable[[Read], None] | None = None,
+    ) -> ByStore:
+        """The same rows one store at a time, all from one version; `observe` sees each read.
+
+        Raises:
+            MissingTable: the table has never been written.
+            ValueError: its rows belong to no store.
+        """
+        if "store_id" not in self.table.columns:
+            raise ValueError(f"{self.table.name} has no store_id: take it as a pl.DataFrame")
+        handle = self.pin()
+
+        def load(store_id: str) -> pl.DataFrame:
+            mine = cells.only(store_id) if cells and self.table.by_store else cells
+            one = pl.col("store_id") == store_id
+            found = self.read(mine, columns, one if where is None else one & where, handle=handle)
+            if observe:
+                observe(found)
+            return found.frame.collect()
+
+        if cells is not None and cells.stores is not None:
+            return ByStore(cells.stores, load)
+        return ByStore(self._stores(handle, cells), load)
+
+    def empty(self) -> pl.DataFrame:
+        """No rows, with the declared columns."""
+        return pl.DataFrame(schema=self.table.schema)
+
+    def _stores(self, handle: DeltaTable, cells: Cells | None) -> tuple[str, ...]:
+        if self.table.by_store:
+            found = self._touched(handle, cells, {})["partition.store_id"]
+        else:
+            found = self.read(cells, ["store_id"], handle=handle).frame.collect()["store_id"]
+        return tuple(found.unique().sort().to_list())
+
+    def _touched(self, handle: DeltaTable, cells: Cells | None, keys: Keys) -> pl.DataFrame:
+        """The files (path, size_bytes, ...) that may hold such rows, by the log alone."""
+        files = pl.DataFrame(handle.get_add_actions(flatten=True))
+        possible = pl.lit(True)
+        lowest = f"min.{self.table.date_column}"
+        highest = f"max.{self.table.date_column}"
+        if cells is not None and lowest in files.columns:
+            apart = (pl.col(lowest) > cells.last) | (pl.col(highest) < cells.first)
+            possible &= ~apart.fill_null(False)
+        filed = {**keys, "store_id": cells.stores} if cells and cells.stores else keys
+        owner = f"partition.{self.owner_column}"
+        for column, values in filed.items():
+            if column == self.owner_column and values is not None and owner in files.columns:
+                possible &= pl.col(owner).is_in([values] if isinstance(values, str) else values)
+        return files.filter(possible)
+
+    # -- logical windows -------------------------------------------------------------------
+
+    def _within(self, cells: Cells | None) -> pl.Expr:
+        inside = pl.lit(True)
+        if cells is not None and self.table.date_column is not None:
+            inside &= pl.col(self.table.date_column).is_between(cells.first, cells.last)
+        if cells is not None and cells.stores is not None and self.table.by_store:
+            inside &= pl.col("store_id").is_in(cells.stores)
+        return inside
+
+    def _where(self, cells: Cells | None, keys: Keys) -> str:
+        store = "store_id" if self.table.by_store else None
+        return predicate(cells, keys, self.table.date_column, store)
+
+    @property
+    def _hidden(self) -> tuple[str, ...]:
+        return _HIDDEN if self.partition_columns else ()
+
+    @property
+    def _options(self) -> dict[str, str] | None:
+        return self.lake.storage_options or None
+
+
+def _carries(keys: Keys) -> pl.Expr:
+    held = pl.lit(True)
+    for column, values in keys.items():
+        held &= pl.col(column).is_in([values] if isinstance(values, str) else values)
+    return held
+
+
+def _arrow(rows: pl.DataFrame) -> pa.Table:
+    # The oldest layout: string views break filters of other readers.
+    return rows.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -1,0 +1,122 @@
+"""From Dagster partition keys to the cells that they cover, and from rows back to keys.
+
+Belongs here: the spelling of a partition key for each cut of `forecast_core.schema`. Does not:
+the partition definitions themselves (`forecast_assets.partitions`).
+
+Keys: `2016-04-01|CA_1` (month x store, cutoff day x store; dimensions in order of their names,
+so the day comes first and may not hold a `|`, while a store may), `2016-04-01` (month, or a
+day), and the name of a segment group.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import assert_never
+
+import polars as pl
+
+from forecast_core.cells import Cells
+from forecast_core.schema import Cut, Table
+from forecast_core.tiers import month_end, next_month
+
+UNPARTITIONED = ""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a list of keys covers: days x stores, or segment groups; neither: the whole table."""
+
+    cells: Cells | None = None
+    groups: tuple[str, ...] | None = None
+
+
+def decode(keys: Sequence[str], cut: Cut) -> Scope:
+    """The cells of one key or of a range of them.
+
+    Raises:
+        ValueError: no key, a key that is not spelt as its cut says, or keys that are not a
+            gapless window of days crossed with stores.
+    """
+    if cut == "none":
+        return Scope()
+    if not keys:
+        raise ValueError(f"no partition key, where the table is cut by {cut}")
+    if cut == "group":
+        return Scope(groups=tuple(sorted(set(keys))))
+    days, stores = zip(*(_split(key, cut) for key in keys), strict=True)
+    window = sorted(set(days))
+    for day, following in itertools.pairwise(window):
+        if following != _next(day, cut):
+            raise ValueError(
+                f"partitions {day} and {following} leave a gap between them: "
+                "launch one run for each gapless range"
+            )
+    first, last = window[0], window[-1]
+    if cut in ("month_store", "month"):
+        last = month_end(last)
+    if cut in ("month", "cutoff", "day"):
+        return Scope(Cells(first, last))
+    held = set(zip(days, stores, strict=True))
+    missing = [(day, store) for day in window for store in set(stores) if (day, store) not in held]
+    if missing:
+        day, store = min(missing)
+        raise ValueError(
+            f"the partitions are not every day of every store: {day}|{store} is missing; "
+            "launch the stores in runs of their own"
+        )
+    return Scope(Cells(first, last, tuple(sorted(set(stores)))))
+
+
+def cells_of(keys: Sequence[str], cut: Cut = "month_store") -> Cells:
+    """The days and stores of an asset's own partition keys.
+
+    Raises:
+        ValueError: as `decode`, or the cut has no days.
+    """
+    cells = decode(keys, cut).cells
+    if cells is None:
+        raise ValueError(f"a table cut by {cut} has no days in its partition keys")
+    return cells
+
+
+def rows_by_key(rows: pl.DataFrame, table: Table) -> dict[str, int]:
+    """How many rows belong to each partition key; keys without rows are absent."""
+    spelt = _spelling(table)
+    if spelt is None:
+        return {UNPARTITIONED: rows.height}
+    parts = rows.group_by(spelt).len().rows()
+    return {"|".join(str(value) for value in values): count for *values, count in parts}
+
+
+def _spelling(table: Table) -> list[pl.Expr] | None:
+    match table.cut:
+        case "none":
+            return None
+        case "group":
+            return [pl.col(table.key[0])]
+        case "month" | "month_store" | "cutoff" | "cutoff_store" | "day":
+            day = pl.col(table.date_column or "date")
+            first = day.dt.truncate("1mo") if table.cut.startswith("month") else day
+            return [first, pl.col("store_id")] if table.by_store else [first]
+        case _:
+            assert_never(table.cut)
+
+
+def _split(key: str, cut: Cut) -> tuple[date, str]:
+    by_store = cut in ("month_store", "cutoff_store")
+    text, bar, store = str(key).partition("|") if by_store else (str(key), "|", "-")
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or not bar or not store or (cut.startswith("month") and day.day != 1):
+        example = "2016-04-01|CA_1" if by_store else "2016-04-01"
+        raise ValueError(f"partition key {key!r} is not spelt as {cut}: {example!r}")
+    return day, store
+
+
+def _next(day: date, cut: Cut) -> date:
+    return next_month(day) if cut in ("month_store", "month") else day + timedelta(days=1)

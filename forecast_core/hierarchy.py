@@ -111,6 +111,18 @@ class Hierarchy:
             )
         return cls(frame, levels, tuple(c for c, _ in coded), tuple(n for _, n in coded))
 
+    @classmethod
+    def of_history(
+        cls,
+        history: pl.DataFrame,
+        levels: Sequence[Level] = M5_LEVELS,
+        nesting: Mapping[str, str] = M5_NESTING,
+    ) -> Hierarchy:
+        """Build it from many rows a series, all of the same attributes; series keep their order."""
+        rows = history.select(_wanted(history, tuple(tuple(level) for level in levels)))
+        once = rows.filter(_run_starts(rows)).unique(maintain_order=True)
+        return cls.of(once, levels, nesting)
+
     @property
     def key(self) -> Level:
         """The columns that name a series: those of the last level."""
@@ -253,26 +265,7 @@ class Hierarchy:
         Raises:
             HierarchyError: a row whose series is not in the hierarchy.
         """
-        index = self.series.select(self.key).with_row_index("_row")
-        asked = frame.select(self.key)
-        # Tables are sorted by series, so a run of rows is looked up once, not row by row.
-        changed = asked.select(
-            pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift()) for c in self.key)
-        ).to_series()
-        if len(changed):
-            changed[0] = True
-        runs = asked.filter(changed).join(index, on=self.key, how="left", maintain_order="left")
-        if runs["_row"].null_count():
-            lost = (
-                runs.filter(pl.col("_row").is_null()).select(self.key).unique(maintain_order=True)
-            )
-            raise HierarchyError(
-                f"{'/'.join(map(str, lost.row(0)))} is in no hierarchy node "
-                f"({lost.height} such series); "
-                "add its attributes to the hierarchy or quarantine its rows"
-            )
-        run = np.cumsum(changed.to_numpy()) - 1
-        return np.asarray(runs["_row"].to_numpy()[run], dtype=np.int64)
+        return _rows_of(frame, self.series.select(self.key))
 
     def matrix(
         self, frame: pl.DataFrame, value: str, first: date, last: date, day: str = "date"
@@ -285,18 +278,54 @@ class Hierarchy:
         Raises:
             HierarchyError: a series that is not in the hierarchy, or a series-day twice.
         """
-        frame = frame.filter(pl.col(day).is_between(first, last))
-        out = np.full((self.n_series, (last - first).days + 1), np.nan)
-        columns = (frame[day].to_physical() - (first - date(1970, 1, 1)).days).to_numpy()
-        cell = self.rows_of(frame) * out.shape[1] + columns
-        seen = np.zeros(out.size, dtype=np.bool_)
-        seen[cell] = True
-        if int(seen.sum()) < len(cell):
-            at = int(pl.Series(cell).is_duplicated().arg_max() or 0)
-            name = "/".join(map(str, frame.select(*self.key, day).row(at)))
-            raise HierarchyError(f"{name} stands more than once; drop the duplicates first")
-        out.reshape(-1)[cell] = frame[value].cast(pl.Float64).to_numpy()
-        return out
+        return _lay_out(frame, self.series.select(self.key), value, first, last, day)
+
+    def node_matrix(
+        self, frame: pl.DataFrame, value: str, first: date, last: date, day: str = "ds"
+    ) -> Floats:
+        """Lay rows of `level, node, day, value` out as [n_nodes, n_days], like `matrix`."""
+        return _lay_out(frame, self.nodes, value, first, last, day)
+
+
+def _lay_out(
+    frame: pl.DataFrame, index: pl.DataFrame, value: str, first: date, last: date, day: str
+) -> Floats:
+    """One row a row of `index`, by its columns; one column a day."""
+    n_days = (last - first).days + 1
+    inside = pl.col(day).is_between(first, last)
+    frame = frame.select(*index.columns, day, value)
+    if not frame.select(inside.fill_null(False).all()).item():
+        frame = frame.filter(inside)
+    cell = _rows_of(frame, index) * n_days
+    cell += frame[day].to_physical().to_numpy() - np.int32((first - date(1970, 1, 1)).days)
+    seen = np.zeros(index.height * n_days, dtype=np.bool_)
+    seen[cell] = True
+    if int(np.count_nonzero(seen)) < len(cell):
+        at = int(pl.Series(cell).is_duplicated().arg_max() or 0)
+        name = "/".join(map(str, frame.select(*index.columns, day).row(at)))
+        raise HierarchyError(f"{name} stands more than once; drop the duplicates first")
+    out = np.full((index.height, n_days), np.nan)
+    out.reshape(-1)[cell] = frame[value].cast(pl.Float64).to_numpy()
+    return out
+
+
+def _rows_of(frame: pl.DataFrame, index: pl.DataFrame) -> Codes:
+    """The row of `index` that each row of `frame` names."""
+    key = index.columns
+    asked = frame.select(key)
+    changed = _run_starts(asked)
+    runs = asked.filter(changed).join(
+        index.with_row_index("_row"), on=key, how="left", maintain_order="left"
+    )
+    if runs["_row"].null_count():
+        lost = runs.filter(pl.col("_row").is_null()).select(key).unique(maintain_order=True)
+        raise HierarchyError(
+            f"{'/'.join(map(str, lost.row(0)))} is in no hierarchy node "
+            f"({lost.height} such series); "
+            "add its attributes to the hierarchy or quarantine its rows"
+        )
+    run = np.cumsum(changed.to_numpy())
+    return np.asarray(runs["_row"].to_numpy().astype(np.int64)[run - 1])
 
 
 def sum_rows(values: Floats, parent: Codes, n: int) -> Floats:
@@ -308,6 +337,19 @@ def sum_rows(values: Floats, parent: Codes, n: int) -> Floats:
         return values
     adder = sparse.csr_array((np.ones(m), (parent, np.arange(m))), shape=(n, m))
     return np.asarray(adder @ values)
+
+
+def _run_starts(frame: pl.DataFrame) -> pl.Series:
+    """Where a row differs from the one before it.
+
+    Tables are sorted by series, so looking at the starts of runs alone saves nearly all rows.
+    """
+    changed = frame.select(
+        pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift()) for c in frame.columns)
+    ).to_series()
+    if len(changed):
+        changed[0] = True
+    return changed
 
 
 def _wanted(series: pl.DataFrame, levels: tuple[Level, ...]) -> list[str]:

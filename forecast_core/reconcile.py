@@ -59,16 +59,38 @@ def as_rows(nodes: Floats, hierarchy: Hierarchy, cutoff: date, days: list[date])
     """Write a matrix [n_nodes, n_days] as `prediction_reconciled` rows, sorted."""
     order = hierarchy.nodes.with_row_index("row").sort("level", "node")["row"].to_numpy()
     names = hierarchy.nodes[order]
-    rows = np.repeat(np.arange(hierarchy.n_nodes), len(days))
+    # Repeating a node's row is a gather; the days are one block over and over.
+    rows = pl.Series(np.repeat(np.arange(hierarchy.n_nodes, dtype=np.uint32), len(days)))
+    block = pl.Series(days, dtype=pl.Date).to_physical().to_numpy()
     long = pl.DataFrame(
         {
             "level": names["level"].gather(rows),
             "node": names["node"].gather(rows),
-            "ds": pl.Series(days * hierarchy.n_nodes, dtype=pl.Date),
+            "ds": pl.Series(np.tile(block, hierarchy.n_nodes)).cast(pl.Date),
             "mean": nodes[order].reshape(-1),
         }
     )
     return TABLES["prediction_reconciled"].conform(long.with_columns(cutoff=pl.lit(cutoff)))
+
+
+def reconcile(prediction: pl.DataFrame, factor: Mint, rounds: int = ROUNDS) -> pl.DataFrame:
+    """Reconcile base forecasts of every node, rows in and rows out.
+
+    Args:
+        prediction: one cutoff of `level, node, cutoff, ds, mean`, every node on every day.
+        rounds: as in `Mint.reconcile`.
+
+    Returns:
+        `prediction_reconciled` rows, sorted by level, node, day.
+
+    Raises:
+        HierarchyError: no rows, several cutoffs, an unknown node, a node-day twice, or a node
+            without a finite forecast.
+    """
+    cutoff, days = _window(prediction)
+    base = factor.hierarchy.node_matrix(prediction, "mean", days[0], days[-1])
+    nodes = factor.reconcile(base, rounds)
+    return as_rows(nodes, factor.hierarchy, cutoff, days)
 
 
 def structural_variance(hierarchy: Hierarchy) -> Floats:

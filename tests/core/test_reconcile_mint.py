@@ -1,5 +1,7 @@
 """MinT equals the dense formula and a non-negative least-squares solver; the factor keeps."""
 
+from datetime import date, timedelta
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,7 +12,9 @@ from scipy.optimize import nnls
 from forecast_core.hierarchy import Hierarchy, HierarchyError
 from forecast_core.reconcile import (
     Mint,
+    as_rows,
     coherence_residual,
+    reconcile,
     residual_variance,
     structural_variance,
 )
@@ -183,3 +187,18 @@ def test_spread_is_the_transpose_of_aggregate(seed):
     hierarchy = retail(6, 4, 0.3, rng)
     nodes = rng.normal(0, 1, (hierarchy.n_nodes, 3))
     np.testing.assert_allclose(hierarchy.spread(nodes), hierarchy.summing.T @ nodes, atol=1e-12)
+
+
+def test_rows_in_and_rows_out():
+    rng = np.random.default_rng(3)
+    hierarchy = retail(5, 3, 0.2, rng)
+    factor = Mint.factor(hierarchy, structural_variance(hierarchy))
+    base = rng.normal(3, 2, (hierarchy.n_nodes, 4))
+    days = [date(2016, 4, 25) + timedelta(days=k) for k in range(4)]
+    rows = as_rows(base, hierarchy, date(2016, 4, 24), days)
+    got = reconcile(rows.sample(fraction=1, shuffle=True, seed=0), factor)
+    assert got.equals(as_rows(factor.reconcile(base), hierarchy, date(2016, 4, 24), days))
+    with pytest.raises(HierarchyError, match="has no finite base forecast"):
+        reconcile(rows[:-1], factor)
+    with pytest.raises(HierarchyError, match="Total/gone is in no hierarchy node"):
+        reconcile(rows.with_columns(node=pl.lit("gone"), level=pl.lit("Total")), factor)

@@ -20,13 +20,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from forecast_core.focus import PIPELINES
+
+__all__ = ["CLASSES", "NANO", "ORIGINS", "PIPELINES", "PROTECTED", "Policy", "PolicyError"]
+
 NANO = 10**9
 CLASSES = ("serving", "monitoring", "training", "backfill", "exploratory")
 PROTECTED = ("serving", "monitoring")
-PIPELINES = (
-    "ingest", "training", "tuning", "backtest", "inference", "reconciliation", "monitoring",
-    "storage",
-)  # fmt: skip
 ORIGINS = ("schedule", "sensor", "automation", "backfill", "manual")
 Period = Literal["day", "week", "month", "quarter"]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -152,13 +152,17 @@ class Rule(_Model):
 
 
 class Bound(_Model):
-    """The stated upper bound for a run that the estimator cannot price yet."""
+    """The stated upper bound for a run that the estimator cannot price yet.
+
+    `rungs`: rung -> its share of money and wall; a rung that is not named takes all of both.
+    """
 
     money: Nanos
     wall: Seconds
     cpu: Share = 1.0
     memory_gib: Share = 1.0
     gpu: int = Field(default=0, ge=0)
+    rungs: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
 
 class Peak(_Model):

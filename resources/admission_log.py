@@ -1,0 +1,93 @@
+"""The decision log and the overrides: written once, never changed, never deleted.
+
+Belongs here: putting a pass on record, reading passes back, people's exceptions. Does not: what a
+decision does to a run or to money (`admission_store`).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from forecast_core.admission import Override
+from forecast_core.admission_policy import Policy
+from forecast_core.admission_record import digest
+from resources.admission_store import AdmissionStore
+from resources.admission_tables import insert_once, overrides, passes, policies, runs
+
+
+def write_pass(
+    connection: sa.Connection,
+    now: float,
+    environment: str,
+    policy: Policy,
+    snapshot: str,
+    decisions: str,
+) -> int:
+    """Put a pass on record; returns its number."""
+    body = {"hash": policy.hash, "version": policy.version, "body": policy.text}
+    insert_once(connection, policies, [body])
+    row = {
+        "at": now,
+        "environment": environment,
+        "policy": policy.hash,
+        "snapshot_hash": digest(snapshot),
+        "snapshot": zlib.compress(snapshot.encode(), 3),
+        "decisions": zlib.compress(decisions.encode(), 3),
+    }
+    key = connection.execute(sa.insert(passes).values(row)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def logged(
+    store: AdmissionStore, *, run_id: str | None = None, since: float = 0.0
+) -> Iterator[tuple[int, float, str, str, str, str]]:
+    """(pass, at, policy text, snapshot hash, snapshot, decisions) of passes, oldest first."""
+    query = (
+        sa.select(passes, policies.c.body)
+        .join(policies, policies.c.hash == passes.c.policy)
+        .where(passes.c.at >= since)
+        .order_by(passes.c.pass_id)
+    )
+    if run_id is not None:
+        query = query.where(
+            passes.c.pass_id.in_(sa.select(runs.c.pass_id).where(runs.c.run_id == run_id))
+        )
+    with store.reading() as connection:
+        for row in connection.execution_options(yield_per=50).execute(query).mappings():
+            yield (
+                row["pass_id"],
+                row["at"],
+                row["body"],
+                row["snapshot_hash"],
+                zlib.decompress(row["snapshot"]).decode(),
+                zlib.decompress(row["decisions"]).decode(),
+            )
+
+
+def add_override(store: AdmissionStore, override: Override, now: float) -> int:
+    """Log an override; it acts from the next pass on. Overrides are never deleted."""
+    with store.alone() as connection:
+        row = {
+            "effect": override.effect,
+            "target": override.target,
+            "owner": override.owner,
+            "reason": override.reason,
+            "amount": override.amount,
+            "made": now,
+            "expires": override.expires,
+        }
+        key = connection.execute(sa.insert(overrides).values(row)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+
+def active_overrides(connection: sa.Connection, now: float) -> tuple[Override, ...]:
+    """The overrides that have not expired, oldest first."""
+    names = ("effect", "target", "owner", "reason", "expires", "amount")
+    query = sa.select(*(overrides.c[name] for name in names)).where(overrides.c.expires > now)
+    rows = connection.execute(query.order_by(overrides.c.override_id)).mappings()
+    return tuple(Override(**row) for row in rows)

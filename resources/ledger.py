@@ -86,20 +86,25 @@ class Ledger:
         Raises:
             LedgerLocked: another writer held the ledger too long; nothing was written.
         """
-        now = {"recorded_at": datetime.now(UTC)}
-        with self._write() as connection:
-            if self._closed(connection, settlement):
-                return False
-            insert = _insert_once(connection, settlements)
-            if connection.execute(insert, [{**settlement, **now}]).rowcount == 0:
-                return False
-            if rows:
-                connection.execute(sa.insert(charges), [{**row, **now} for row in rows])
-        return True
+        return self.record_all([(settlement, rows)])[0]
 
     def record_all(self, batch: Sequence[tuple[Row, Sequence[Row]]]) -> list[bool]:
-        """`record` for each, in the order given."""
-        return [self.record(settlement, rows) for settlement, rows in batch]
+        """`record` for each, in the order given, in one transaction."""
+        now = {"recorded_at": datetime.now(UTC)}
+        with self._write() as connection:
+            return [self._record(connection, *pair, now) for pair in batch]
+
+    def _record(
+        self, connection: sa.Connection, settlement: Row, rows: Sequence[Row], now: Row
+    ) -> bool:
+        if self._closed(connection, settlement):
+            return False
+        insert = _insert_once(connection, settlements)
+        if connection.execute(insert, [{**settlement, **now}]).rowcount == 0:
+            return False
+        if rows:
+            connection.execute(sa.insert(charges), [{**row, **now} for row in rows])
+        return True
 
     def _closed(self, connection: sa.Connection, settlement: Row) -> bool:
         if settlement["x_step_key"] is None:  # overhead and idle are no attempts

@@ -138,7 +138,8 @@ def _actions(
     uri: str, version: int, storage_options: Mapping[str, str] | None
 ) -> list[dict[str, Any]]:
     if is_local(uri):
-        text: Iterable[str] = _log_path(local_path(uri), version).read_text().splitlines()
+        # Not splitlines(): a name may hold any of the other characters that end a line.
+        text: Iterable[str] = _log_path(local_path(uri), version).read_text("utf-8").split("\n")
     else:
         entry = f"{uri.rstrip('/')}/_delta_log/{version:020d}.json"
         options = dict(storage_options or {})

@@ -15,6 +15,7 @@ that its window spans, every one an overwrite by a predicate on logical columns,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -37,12 +38,10 @@ from forecast_core.schema import TABLES, Table
 from forecast_core.tiers import DEFAULT_POLICY, Tier, TierPolicy, TierRule
 from resources.commits import Commit, commit, is_local
 from resources.predicates import Keys, predicate
+from resources.storable import HIDDEN, PERIOD, TIER, arrow_of, check_filed_by, storable
 
-TIER, PERIOD = "tier", "period"
-_HIDDEN = (TIER, PERIOD)
-# How the format spells a null partition value in a path: a reader could not tell them apart.
-_NULL_IN_PATHS = "__HIVE_DEFAULT_PARTITION__"
-_UNSIGNED = (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+# The library percent-encodes these in the paths it hands out, and no reader decodes them.
+_UNREADABLE = re.compile(r"[^A-Za-z0-9/._+,=@~:-]")
 
 
 class MissingTable(LookupError):
@@ -79,6 +78,9 @@ class Lake:
 
     `as_of` is the day that ages count from: a date, or a callable asked at each write; None
     when unknown, and then rows stay in the tier where they land.
+
+    Raises:
+        ValueError: a local root with a character that the Delta library spells two ways.
     """
 
     def __init__(
@@ -89,6 +91,13 @@ class Lake:
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self.root = str(root).rstrip("/")
+        strange = _UNREADABLE.search(self.root) if is_local(self.root) else None
+        if strange:
+            raise ValueError(
+                f"the lake cannot be kept in {self.root}: what is written under a folder with "
+                f"{strange[0]!r} in its name is not found again; set FORECAST_DATA to a folder "
+                "named with letters, digits and ._-+,=@~ only"
+            )
         self.policy = policy
         self.storage_options = dict(storage_options or {})
         self._as_of = as_of
@@ -136,7 +145,7 @@ class LakeTable:
         """The physical partition columns; none for a table that is not cut."""
         if self.table.cut == "none":
             return []
-        return [*_HIDDEN, *([self.owner_column] if self.owner_column else [])]
+        return [*HIDDEN, *([self.owner_column] if self.owner_column else [])]
 
     def exists(self) -> bool:
         """Whether the table has been created."""
@@ -178,7 +187,7 @@ class LakeTable:
             LakeConflict: other writers of the same rows kept interfering.
         """
         keys = keys or {}
-        rows = self._storable(rows)
+        rows = storable(self.table.name, self.table.conform(rows))
         self._check(rows, cells, keys)
         self._create(rows)
         landing = Tier.named(landing_tier)
@@ -211,13 +220,13 @@ class LakeTable:
     ) -> Commit:
         """One commit: those of `rows` in the window replace what the table holds in it."""
         rule = self.lake.policy.rule(tier)
-        schema = _arrow(self._filed(rows.clear(), tier, "")).schema
+        schema = arrow_of(self._filed(rows.clear(), tier, "")).schema
 
         def write(handle: DeltaTable, properties: CommitProperties) -> None:
             batches = (
                 batch
                 for chunk in self._chunks(rows, tier, window)
-                for batch in _arrow(chunk).combine_chunks().to_batches()
+                for batch in arrow_of(chunk).combine_chunks().to_batches()
             )
             write_deltalake(
                 handle,
@@ -286,7 +295,7 @@ class LakeTable:
         try:
             DeltaTable.create(
                 self.uri,
-                schema=_arrow(self._filed(rows.clear(), Tier.HOT, "")).schema,
+                schema=arrow_of(self._filed(rows.clear(), Tier.HOT, "")).schema,
                 mode="ignore",
                 partition_by=self.partition_columns or None,
                 configuration={"delta.dataSkippingStatsColumns": ",".join(indexed)},
@@ -296,42 +305,19 @@ class LakeTable:
             if not self.exists():  # else another writer created it between the two looks
                 raise
 
-    def _storable(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Declared columns and types; what the format has no type for, in its nearest one."""
-        rows = self.table.conform(rows)
-        clash = [name for name in _HIDDEN if name in rows.columns]
-        if clash:
-            raise ValueError(f"{self.table.name}: column {clash[0]!r} is the lake's own; rename it")
-        untyped = [name for name, dtype in rows.schema.items() if dtype == pl.Null]
-        if untyped:
-            raise ValueError(f"{self.table.name}: column {untyped[0]!r} has no type; cast it")
-        casts = [
-            pl.col(name).cast(pl.Int64 if dtype in _UNSIGNED else pl.String)
-            for name, dtype in rows.schema.items()
-            if dtype in (*_UNSIGNED, pl.Categorical, pl.Enum)
-        ]
-        return rows.with_columns(casts) if casts else rows
-
     def _check(self, rows: pl.DataFrame, cells: Cells | None, keys: Keys) -> None:
-        bad = rows.filter(~(self._within(cells) & _carries(keys)).fill_null(False))
-        if bad.height:
-            where = self._where(cells, keys)
+        inside = self._within(cells) & _carries(keys)
+        strays = rows.filter(~inside.fill_null(False))
+        if strays.height:
             raise ValueError(
-                f"{self.table.name}: {bad.height} of {rows.height} rows lie outside what is "
-                f"being replaced ({where}); the first: {bad.row(0, named=True)}. "
-                "Write them with the partition that they belong to"
+                f"{self.table.name}: {strays.height} of {rows.height} rows lie outside what is "
+                f"being replaced ({self._where(cells, keys)}); the first: "
+                f"{strays.row(0, named=True)}. Write them with the partition that they belong to"
             )
-        for name in filter(None, (self.table.date_column, self.owner_column)):
-            nulls = rows[name].null_count()
-            if nulls:
-                raise ValueError(f"{self.table.name}: {name} is null in {nulls} rows")
+        if self.table.date_column:
+            check_filed_by(self.table.name, rows, self.table.date_column)
         if self.owner_column:
-            unusable = rows.filter(pl.col(self.owner_column).is_in(["", _NULL_IN_PATHS]))
-            if unusable.height:
-                raise ValueError(
-                    f"{self.table.name}: {self.owner_column} "
-                    f"{unusable[self.owner_column][0]!r} cannot be stored; give it a name"
-                )
+            check_filed_by(self.table.name, rows, self.owner_column)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -440,7 +426,7 @@ class LakeTable:
 
     @property
     def _hidden(self) -> tuple[str, ...]:
-        return _HIDDEN if self.partition_columns else ()
+        return HIDDEN if self.partition_columns else ()
 
     @property
     def _options(self) -> dict[str, str] | None:
@@ -452,8 +438,3 @@ def _carries(keys: Keys) -> pl.Expr:
     for column, values in keys.items():
         held &= pl.col(column).is_in([values] if isinstance(values, str) else values)
     return held
-
-
-def _arrow(rows: pl.DataFrame) -> pa.Table:
-    # The oldest layout: string views break filters of other readers.
-    return rows.to_arrow(compat_level=pl.CompatLevel.oldest())

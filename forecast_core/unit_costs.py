@@ -74,33 +74,11 @@ def daily(ledger: pl.DataFrame, *, raw: bool = False) -> UnitCosts:
     Raises:
         LedgerError: no period column or no cost column.
     """
-    ledger = _usage_only(ledger)
-    day = _day(ledger)
-    money = _first(ledger, _MONEY)
-    if money is None:
-        raise LedgerError(f"the ledger has no cost column; give one of {', '.join(_MONEY)}")
-    rows = ledger.select(
-        *(_label(ledger, name) for name in SERIES),
-        day.alias("day"),
-        _number(money).fill_null(0.0).alias("cost"),
-        _text(ledger, "x_run_id").alias("run"),
-        _text(ledger, "x_asset").alias("asset"),
-        _joined(ledger, _PLACE).alias("place"),
-        _joined(ledger, _VERSION).alias("version"),
-        _joined(ledger, _CHANGE).alias("change"),
-        _event(ledger).alias("event"),
-        _sku(ledger).alias("sku"),
-        _price(ledger, money).alias("price"),
-        _quantity(ledger).alias("quantity"),
-        _volume(ledger).alias("volume"),
-    ).filter(pl.col("day").is_not_null())
+    rows, has_price = charges(ledger, at_reference_prices=not raw)
     if rows.is_empty():
         return UnitCosts(
             _empty(), "no charges", False, False, {"no charge with a period": len(ledger)}
         )
-    rows = _whole_runs(rows)
-    has_price = not raw and _is_price_card(rows)
-    rows = rows.with_columns(real=_at_reference_price(rows) if has_price else pl.col("cost"))
     has_volume = not raw and _volume_share(rows) >= 0.5
     volumes = _volumes(rows) if has_volume else _runs_as_volume(rows, raw=raw)
     frame = (
@@ -125,6 +103,49 @@ def daily(ledger: pl.DataFrame, *, raw: bool = False) -> UnitCosts:
     return UnitCosts(
         frame, _basis(ledger, has_volume, has_price, raw), has_volume, has_price, _skipped(frame)
     )
+
+
+def charges(ledger: pl.DataFrame, *, at_reference_prices: bool = True) -> tuple[pl.DataFrame, bool]:
+    """The ledger's usage charges under one set of names, and whether prices could be told apart.
+
+    Columns: SERIES, day, cost, real (at reference prices; equal to cost where there are none), run,
+    asset, step, attempt, status, cost_class, place, version, change, event, sku, price, quantity,
+    volume, rows. Same errors as `daily`.
+    """
+    ledger = _usage_only(ledger)
+    day = _day(ledger)
+    money = _first(ledger, _MONEY)
+    if money is None:
+        raise LedgerError(f"the ledger has no cost column; give one of {', '.join(_MONEY)}")
+    rows = ledger.select(
+        *(_label(ledger, name) for name in SERIES),
+        day.alias("day"),
+        _number(money).fill_null(0.0).alias("cost"),
+        _text(ledger, "x_run_id").alias("run"),
+        _text(ledger, "x_asset").alias("asset"),
+        _text(ledger, "x_step_key").alias("step"),
+        (_number("x_attempt") if _first(ledger, ("x_attempt",)) else pl.lit(1.0))
+        .fill_null(1.0)
+        .alias("attempt"),
+        _text(ledger, "x_status").alias("status"),
+        _text(ledger, "x_cost_class").alias("cost_class"),
+        _joined(ledger, _PLACE).alias("place"),
+        _joined(ledger, _VERSION).alias("version"),
+        _joined(ledger, _CHANGE).alias("change"),
+        _event(ledger).alias("event"),
+        _sku(ledger).alias("sku"),
+        _price(ledger, money).alias("price"),
+        _quantity(ledger).alias("quantity"),
+        _volume(ledger).alias("volume"),
+        (_number("x_rows") if _first(ledger, ("x_rows",)) else pl.lit(None, pl.Float64)).alias(
+            "rows"
+        ),
+    ).filter(pl.col("day").is_not_null())
+    if rows.is_empty():
+        return rows.with_columns(real=pl.col("cost")), False
+    rows = _whole_runs(rows)
+    has_price = at_reference_prices and _is_price_card(rows)
+    return rows.with_columns(real=_at_reference_price() if has_price else pl.col("cost")), has_price
 
 
 def _first(ledger: pl.DataFrame, names: Sequence[str]) -> str | None:
@@ -236,7 +257,7 @@ def _is_price_card(rows: pl.DataFrame) -> bool:
     return float(values.median() or 0) <= 2 + _MAX_PRICE_CHANGES_PER_WEEK * weeks  # type: ignore[arg-type]
 
 
-def _at_reference_price(rows: pl.DataFrame) -> pl.Expr:
+def _at_reference_price() -> pl.Expr:
     """Cost restated at the SKU's median price, keeping the discount out of quantity's way."""
     reference = pl.col("price").filter(pl.col("price") > 0).median().over("sku")
     restated = pl.col("quantity") * reference

@@ -147,6 +147,14 @@ class AdmissionStore:
         known = self._shapes_of(connection, {row["shape"] for row in rows})
         return tuple(_request(row, known) for row in rows)
 
+    def waiting_ids(self, environment: str) -> list[str]:
+        """The runs that wait, by id."""
+        query = sa.select(runs.c.run_id).where(
+            runs.c.state == "waiting", runs.c.environment == environment
+        )
+        with self.reading() as connection:
+            return list(connection.execute(query).scalars())
+
     def admitted(
         self, connection: sa.Connection, environment: str | None = None
     ) -> list[tuple[str, Holding]]:
@@ -203,7 +211,7 @@ class AdmissionStore:
             .limit(limit)
         )
         with self.reading() as connection:
-            return _rows(connection, query)
+            return [_with_hold(row) for row in _rows(connection, query)]
 
     def told(self, run_id: str, pass_id: int | None) -> None:
         """The queue knows the decision of that pass (and of no later one)."""
@@ -394,6 +402,12 @@ def _rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, An
 
 def _one(connection: sa.Connection, run_id: str) -> Row | None:
     return next(iter(_rows(connection, sa.select(runs).where(runs.c.run_id == run_id))), None)
+
+
+def _with_hold(row: Row) -> Row:
+    """The row with `money` (nanos) and `wall_s` of what it holds; 0 while it holds nothing."""
+    quote = quote_from_json(json.loads(row["quote"])) if row["quote"] else None
+    return row | {"money": quote.money if quote else 0, "wall_s": quote.wall_s if quote else 0.0}
 
 
 def _finite(value: float) -> float | None:

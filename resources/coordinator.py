@@ -1,0 +1,426 @@
+"""The live host of admission: the run queue, its hold, and the gate of runs that pass no queue.
+
+Belongs here: the run coordinator named in `dagster.yaml`, what it writes on runs, the gate. Does
+not: rules, money (`escrow`), the sensors that ask again (`forecast_assets.sensors_admission`).
+
+A held run is QUEUED with the tag `admission/hold: "1"`, which the queue may run zero of. Writing
+"0" lets the stock daemon start it. The tag is set before the run enters the queue and lifted only
+after its money is held, so whatever crashes or cannot be reached, nothing starts unpaid.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+
+from forecast_core.admission_policy import Policy, units
+from forecast_core.admission_request import Quoter, request_of
+from resources import Settings
+from resources.admission_store import AdmissionStore, Row, StoreError
+from resources.escrow import Escrow, Fate, LedgerSpending
+from resources.ledger import open_ledger
+from resources.policies import load_policy
+from resources.run_facts import MetadataOf, facts_of, metadata_in
+
+HOLD = "admission/hold"
+RUNG = "admission/rung"
+HOLD_LIMIT = {"key": HOLD, "value": "1", "limit": 0}
+OVERRUN = 3.0  # a run is stopped after so many times its quoted p95
+LEAST_RUNTIME_S = 300
+_LOG = logging.getLogger("forecast.admission")
+
+
+class HoldReplaced(RuntimeError):
+    """`dagster.yaml` would let held runs start; nothing may be queued on such an instance."""
+
+
+def admission_url(settings: Settings) -> str:
+    """Where admission keeps its state: beside the ledger on a server, else a file of its own."""
+    if settings.ledger_url and not settings.ledger_url.startswith("sqlite"):
+        return settings.ledger_url
+    return f"sqlite:///{settings.state_dir / 'admission.db'}"
+
+
+def build_escrow(settings: Settings) -> Escrow:
+    """The escrow of an environment, over its store, policy and ledger.
+
+    Raises:
+        PolicyError: the policy file is refused.
+        StoreError: the store cannot be opened.
+    """
+    policy = load_policy(settings.admission_policy, Policy.parse)
+    store = AdmissionStore(admission_url(settings))
+    spending = LedgerSpending(open_ledger(settings.ledger))
+    return Escrow(store, policy, settings.environment, spending)
+
+
+class AdmissionRunCoordinator(dg.QueuedRunCoordinator):
+    """A run queue that starts nothing the budget cannot carry.
+
+    Set in `dagster.yaml`:
+
+        run_coordinator: {module: resources.coordinator, class: AdmissionRunCoordinator}
+
+    It takes the configuration of `QueuedRunCoordinator`, and `store`, `policy` and `environment`
+    to use others than the settings name.
+    """
+
+    def __init__(
+        self,
+        store: str | None = None,
+        policy: str | None = None,
+        environment: str | None = None,
+        **queue: Any,
+    ) -> None:
+        self._named = (store, policy, environment)
+        self._escrow: Escrow | None = None
+        super().__init__(**queue)
+        for limit in self._tag_concurrency_limits:
+            if limit["key"] == HOLD:
+                raise HoldReplaced(
+                    f"run_coordinator: {HOLD} is admission's own tag; drop its limit"
+                )
+
+    @classmethod
+    def config_type(cls) -> Any:
+        """The configuration of the stock queue, and where admission lives."""
+        own = {
+            name: dg.Field(dg.StringSource, is_required=False)
+            for name in ("store", "policy", "environment")
+        }
+        return {**cast("Mapping[str, Any]", super().config_type()), **own}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: Any, config_value: Mapping[str, Any]
+    ) -> AdmissionRunCoordinator:
+        """Built by Dagster from `dagster.yaml`."""
+        return cls(inst_data=inst_data, **config_value)
+
+    def register_instance(self, instance: dg.DagsterInstance) -> None:
+        """Refuse an instance whose settings would replace the hold.
+
+        Raises:
+            HoldReplaced: `concurrency.runs.tag_concurrency_limits` is set.
+        """
+        super().register_instance(instance)
+        self._refuse_replacement()
+
+    def _refuse_replacement(self) -> None:
+        runs = (self._instance.get_settings("concurrency") or {}).get("runs") or {}
+        if "tag_concurrency_limits" in runs:
+            raise HoldReplaced(
+                "dagster.yaml: concurrency.runs.tag_concurrency_limits replaces the limit that"
+                " holds runs back, so everything would start; move those limits to"
+                " run_coordinator.config.tag_concurrency_limits"
+            )
+
+    def get_run_queue_config(self) -> Any:
+        """The queue's limits with the hold among them; read again by the daemon at each pass."""
+        self._refuse_replacement()
+        config = super().get_run_queue_config()
+        return config._replace(
+            tag_concurrency_limits=[HOLD_LIMIT, *(config.tag_concurrency_limits or ())]
+        )
+
+    @property
+    def escrow(self) -> Escrow:
+        """Opened when first needed: a queue must load where the store cannot be reached."""
+        if self._escrow is None:
+            store, policy, environment = self._named
+            settings = Settings.from_environment()
+            rules = load_policy(Path(policy or settings.admission_policy), Policy.parse)
+            spending = LedgerSpending(open_ledger(settings.ledger)) if store is None else None
+            self._escrow = Escrow(
+                AdmissionStore(store or admission_url(settings)),
+                rules,
+                environment or settings.environment,
+                spending,
+            )
+        return self._escrow
+
+    def submit_run(self, context: dg.SubmitRunContext) -> dg.DagsterRun:
+        """Put a run into the queue on hold, then decide; it may start at once."""
+        run, instance = context.dagster_run, self._instance
+        if run.status == dg.DagsterRunStatus.NOT_STARTED:
+            instance.add_run_tags(run.run_id, {HOLD: "1"})
+        queued = super().submit_run(context)
+        try:
+            graph = metadata_in(context.workspace.asset_graph)
+            request = request_of(
+                facts_of(queued, instance, graph, time.time()), self.escrow.policy, QUOTER.of(self)
+            )
+            self.escrow.submit(request)
+            tell(instance, self.escrow)
+        except Exception as error:  # the run stays on hold; the sensor finds and asks for it again
+            _LOG.exception("run %s stays on hold", run.run_id)
+            note(instance, queued, f"held: admission could not decide ({error}); it asks again")
+        reloaded = instance.get_run_by_id(run.run_id)
+        return reloaded or queued
+
+
+@dataclass
+class _Quoting:
+    """Where the measured quotes come from, once something measures them."""
+
+    build: Callable[[Escrow], Quoter] | None = None
+
+    def of(self, host: AdmissionRunCoordinator) -> Quoter | None:
+        return self.build(host.escrow) if self.build else None
+
+
+QUOTER = _Quoting()
+
+
+# ---- what the queue is told ------------------------------------------------------------------
+
+
+def note(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
+    """A line in the run's own log."""
+    instance.report_engine_event(f"Admission: {message}", run)
+
+
+def tell(instance: dg.DagsterInstance, escrow: Escrow, limit: int = 500) -> int:
+    """Carry decided passes out: lift holds, cancel the rejected, write reasons on the held.
+
+    Safe to repeat and to run in several processes: a run that is no longer queued is left alone.
+    """
+    rows = escrow.store.untold(escrow.environment, limit)
+    found = {run.run_id: run for run in runs_by_id(instance, [row["run_id"] for row in rows])}
+    for row in rows:
+        run = found.get(row["run_id"])
+        if run is not None and run.status == dg.DagsterRunStatus.QUEUED:
+            _tell(instance, run, row, escrow.policy)
+        escrow.store.told(row["run_id"], row["pass_id"])
+    return len(rows)
+
+
+def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Policy) -> None:
+    reason = f"{row['reason']} ({row['code']})"
+    tags = {"admission/class": row["work_class"], "admission/reason": reason}
+    if row["state"] == "rejected":
+        instance.add_run_tags(run.run_id, tags)
+        # Cancelled, not failed: a failed run would be retried.
+        instance.report_run_canceled(run, f"Admission: rejected: {reason}")
+        return
+    if row["state"] == "waiting":
+        tags["admission/earliest_start"] = _moment(row["earliest"])
+        tags["admission/latest_start"] = _moment(row["latest"])
+        instance.add_run_tags(run.run_id, tags)
+        note(
+            instance,
+            run,
+            f"held: {reason}; may start {tags['admission/earliest_start']}, must start by"
+            f" {tags['admission/latest_start']}",
+        )
+        return
+    runtime = max(LEAST_RUNTIME_S, int(row["wall_s"] * OVERRUN))
+    note(
+        instance,
+        run,
+        f"admitted as {row['work_class']} at rung {row['rung']}: {reason}; holds up to"
+        f" {units(row['money'])} {policy.currency}, stopped after {runtime} s",
+    )
+    instance.add_run_tags(
+        run.run_id,
+        tags
+        | {
+            RUNG: row["rung"],
+            "admission/money": str(units(row["money"])),
+            "dagster/priority": str(policy.classes[row["work_class"]].priority),
+            "dagster/max_runtime": str(runtime),
+            "dagster/max_retries": run.tags.get("dagster/max_retries", "0"),
+            HOLD: "0",
+        },
+    )
+
+
+def _moment(at: float | None) -> str:
+    return "never" if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")
+
+
+def runs_by_id(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterable[dg.DagsterRun]:
+    """Those of the runs that the instance knows, in chunks that any database takes."""
+    for start in range(0, len(run_ids), 500):
+        yield from instance.get_runs(dg.RunsFilter(run_ids=list(run_ids[start : start + 500])))
+
+
+# ---- asking again ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What one look at the queue did. `at_risk` are held runs that will miss their latest start."""
+
+    found: int
+    withdrawn: int
+    settled: int
+    booked: int
+    started: int
+    held: int
+    at_risk: tuple[str, ...]
+
+    def __str__(self) -> str:
+        late = f"; {len(self.at_risk)} will miss their latest start" if self.at_risk else ""
+        return (
+            f"{self.started} started, {self.held} held, {self.settled} settled, {self.found} found,"
+            f" {self.withdrawn} withdrawn{late}"
+        )
+
+
+def attend(
+    instance: dg.DagsterInstance,
+    escrow: Escrow,
+    metadata_of: MetadataOf,
+    quoter: Quoter | None = None,
+) -> Attended:
+    """Look at the queue again: lost runs, ended runs, late charges, then one pass and its words.
+
+    Raises:
+        StoreError: the store cannot be used; nothing starts until it can.
+    """
+    queued = list(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])))
+    found = _find_lost(instance, escrow, queued, metadata_of, quoter)
+    withdrawn = _withdraw_cancelled(instance, escrow, {run.run_id for run in queued})
+    settled = escrow.sweep(fates(instance, escrow))
+    booked = escrow.book_late_charges()
+    decisions = escrow.decide(found)
+    tell(instance, escrow)
+    return Attended(
+        found=len(found),
+        withdrawn=withdrawn,
+        settled=len(settled),
+        booked=booked,
+        started=sum(decision.starts for decision in decisions.values()),
+        held=sum(decision.action == "hold" for decision in decisions.values()),
+        at_risk=tuple(d.id for d in decisions.values() if d.action == "hold" and d.late),
+    )
+
+
+def _find_lost(
+    instance: dg.DagsterInstance,
+    escrow: Escrow,
+    queued: Sequence[dg.DagsterRun],
+    metadata_of: MetadataOf,
+    quoter: Quoter | None,
+) -> list[Any]:
+    """Requests of queued runs that admission has not seen: their submitter died, or went by it."""
+    known = escrow.store.states([run.run_id for run in queued])
+    lost = [run for run in queued if run.run_id not in known]
+    for run in lost:
+        if run.tags.get(HOLD) != "1":
+            instance.add_run_tags(run.run_id, {HOLD: "1"})
+    now = escrow.clock()
+    return [
+        request_of(facts_of(run, instance, metadata_of, now), escrow.policy, quoter) for run in lost
+    ]
+
+
+def _withdraw_cancelled(instance: dg.DagsterInstance, escrow: Escrow, queued: set[str]) -> int:
+    waiting = [run_id for run_id in escrow.store.waiting_ids(escrow.environment)]
+    gone = [run_id for run_id in waiting if run_id not in queued]
+    ended = {run.run_id for run in runs_by_id(instance, gone) if run.is_finished}
+    return sum(escrow.withdraw(run_id) for run_id in gone if run_id in ended)
+
+
+def fates(instance: dg.DagsterInstance, escrow: Escrow) -> Callable[[str], Fate]:
+    """What became of the holders, as Dagster knows it.
+
+    An unfinished run that came by no queue has nobody who watches it: it may be dead, so its money
+    is kept until the hold expires, no longer.
+    """
+    holders = [run_id for run_id, *_ in escrow.store.holders(escrow.environment)]
+    known: dict[str, Fate] = {}
+    for run in runs_by_id(instance, holders):
+        if run.is_finished:
+            known[run.run_id] = "succeeded" if run.is_success else "failed"
+        else:
+            known[run.run_id] = "running" if HOLD in run.tags else "unknown"
+    return lambda run_id: known.get(run_id, "unknown")
+
+
+# ---- the gate --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a run must not work. `str()` is what the operator reads."""
+
+    run_id: str
+    code: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"admission refuses run {self.run_id}: {self.reason} ({self.code}); see"
+            " `forecast budget status` and `forecast admission explain RUN`"
+        )
+
+
+class Gate:
+    """The same decision for runs that pass no queue (`dagster asset materialize`, `job execute`).
+
+    The meter asks it before a step works; the answer for a run is remembered in the process.
+    """
+
+    def __init__(self, escrow: Escrow, quoter: Quoter | None = None) -> None:
+        self.escrow, self.quoter = escrow, quoter
+        self._open: set[str] = set()
+
+    def __call__(
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, metadata_of: MetadataOf
+    ) -> Refusal | None:
+        """None when the run may work.
+
+        Raises:
+            StoreError: the store cannot be used, so nothing starts.
+        """
+        if run.run_id in self._open:
+            return None
+        row = self.escrow.store.find(run.run_id)
+        if row is None:
+            refusal = self._ask(instance, run, metadata_of)
+        elif row["state"] == "admitted":
+            refusal = None
+        else:
+            reason = row["reason"] if row["state"] == "waiting" else f"the run is {row['state']}"
+            refusal = Refusal(run.run_id, row["code"] or row["state"], reason or "it waits")
+        if refusal is None:
+            self._open.add(run.run_id)
+        return refusal
+
+    def _ask(
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, metadata_of: MetadataOf
+    ) -> Refusal | None:
+        escrow = self.escrow
+        escrow.sweep(fates(instance, escrow))  # where no daemon runs, nobody else settles
+        facts = facts_of(run, instance, metadata_of, escrow.clock())
+        decision = escrow.submit(request_of(facts, escrow.policy, self.quoter))
+        if decision.starts:
+            return None
+        escrow.withdraw(run.run_id)  # in process it cannot wait
+        return Refusal(run.run_id, decision.code, decision.reason)
+
+
+def gate_step(gate: Gate, context: dg.AssetExecutionContext) -> Refusal | None:
+    """`gate` for the step at hand."""
+    return gate(context.instance, context.run, metadata_in(context.job_def.asset_layer.asset_graph))
+
+
+def granted_rung(run: dg.DagsterRun) -> str | None:
+    """The rung that admission granted to a run; None when it asked for none, or passed no queue."""
+    rung = run.tags.get(RUNG)
+    return None if rung in (None, "asked") else rung
+
+
+__all__ = [
+    "AdmissionRunCoordinator", "Attended", "Gate", "HoldReplaced", "Refusal", "StoreError",
+    "attend", "build_escrow", "fates", "gate_step", "granted_rung", "tell",
+]  # fmt: skip

@@ -1,0 +1,254 @@
+"""Which forecaster each item-store deserves: value x demand class x life stage, dated.
+
+Belongs here: the segment policy, the statistics of one store's items, and their classification
+over all stores. Does not: features, forecasters, or reading the policy from a file.
+
+Two steps, because ABC ranks revenue over all stores while sales pass a store at a time:
+`measure` makes one row an item of a store, `classify` sees all those rows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from forecast_core.schema import TABLES
+
+Rung = Literal["floor", "statistical", "gbm", "neural"]
+FeatureSet = Literal["full", "reduced", "minimal"]
+RUNGS: tuple[Rung, ...] = get_args(Rung)
+ABC = ("A", "B", "C")
+DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "none")
+LIFE_STAGES = ("new", "active", "inactive")
+ATTRIBUTES = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
+_CLASSES: Mapping[str, tuple[str, ...] | None] = {
+    "abc": ABC,
+    "demand_class": DEMAND_CLASSES,
+    "life_stage": LIFE_STAGES,
+    **dict.fromkeys(("dept_id", "cat_id", "store_id", "state_id")),
+}
+
+
+class SegmentPolicyError(ValueError):
+    """A segment policy that cannot be used; every fault is named with its place in the file."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Group(_Part):
+    """Item-stores that share a forecaster: a static partition of `forecasters`.
+
+    `when`: column -> accepted values, all of which must hold; empty takes whatever is left.
+    `features` is how much a forecaster of the group may look at; `retrain_days` its cadence.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    rung: Rung
+    features: FeatureSet = "full"
+    when: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    retrain_days: int = Field(default=28, ge=1)
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> Group:
+        for column, values in self.when.items():
+            if column not in _CLASSES:
+                raise ValueError(f"when.{column} is unknown; use one of {', '.join(_CLASSES)}")
+            allowed = _CLASSES[column]
+            wrong = [v for v in values if allowed is not None and v not in allowed]
+            if wrong or not values:
+                raise ValueError(f"when.{column}: {wrong or 'empty'}; use {allowed or 'values'}")
+        return self
+
+
+class _Abc(_Part):
+    A: float = Field(gt=0, lt=1)
+    B: float = Field(gt=0, le=1)
+
+
+class _Demand(_Part):
+    adi: float = Field(default=1.32, gt=1)
+    cv2: float = Field(default=0.49, gt=0)
+
+
+class _Life(_Part):
+    new_days: int = Field(ge=1)
+    inactive_days: int = Field(ge=1)
+
+
+class _Content(_Part):
+    version: str
+    window_days: int = Field(ge=28)
+    abc: _Abc
+    demand: _Demand
+    life: _Life
+    groups: tuple[Group, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Content:
+        names = [group.name for group in self.groups]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"groups: {twice[0]!r} is named twice; give each group its own name")
+        if self.groups[-1].when:
+            raise ValueError("groups: the last must have no `when`: it takes whatever is left")
+        early = [group.name for group in self.groups[:-1] if not group.when]
+        if early:
+            raise ValueError(f"groups: {early[0]!r} has no `when`, so those after it get nothing")
+        if self.abc.A >= self.abc.B:
+            raise ValueError("abc: A must be below B (cumulative shares of revenue)")
+        longest = max(self.life.new_days, self.life.inactive_days)
+        if self.window_days < longest:
+            raise ValueError(f"window_days must be at least {longest}, the longest span of `life`")
+        return self
+
+
+@dataclass(frozen=True)
+class SegmentPolicy:
+    """The parsed policy. `SegmentPolicy.parse(mapping)` is the way in."""
+
+    content: _Content
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> SegmentPolicy:
+        """Check a mapping as YAML gives it.
+
+        Raises:
+            SegmentPolicyError: naming every key that is wrong, and what it should be.
+        """
+        try:
+            return cls(_Content.model_validate(content))
+        except ValidationError as error:
+            faults = (
+                f"{'.'.join(map(str, fault['loc'])) or 'policy'}: {fault['msg']}"
+                for fault in error.errors()
+            )
+            raise SegmentPolicyError("; ".join(faults)) from None
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The group names in order: the partition keys of `forecasters`."""
+        return [group.name for group in self.content.groups]
+
+    def group(self, name: str) -> Group:
+        """The group called `name`.
+
+        Raises:
+            SegmentPolicyError: there is none; the message lists those there are.
+        """
+        for group in self.content.groups:
+            if group.name == name:
+                return group
+        raise SegmentPolicyError(f"no segment group {name!r}; there are {', '.join(self.groups)}")
+
+    @property
+    def window_days(self) -> int:
+        """Days of sales, back from as_of, that `measure` reads."""
+        return self.content.window_days
+
+    @property
+    def version(self) -> str:
+        """What the file says its version is."""
+        return self.content.version
+
+
+def measure(
+    sales: pl.DataFrame, as_of: date, policy: SegmentPolicy, known: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """One row an item of one store, from its `cleaned_sales` up to `as_of`.
+
+    `known`: the hierarchy columns of items that must appear even with no row in the window.
+    Days count when the item was on sale or sold; missing days count for nothing.
+    Columns: the hierarchy, revenue (units x price), days, selling_days, mean_sold, var_sold,
+    first_day (null: never on sale in the window), last_sale (null: none).
+    """
+    since = as_of - timedelta(days=policy.window_days - 1)
+    units = pl.col("units").fill_nan(None)
+    live = pl.col("on_sale").fill_null(False) | (units > 0)
+    sold = units.filter(units > 0)
+    window = sales.filter(pl.col("date").is_between(since, as_of))
+    rows = window.group_by(ATTRIBUTES).agg(
+        revenue=(units * pl.col("sell_price").fill_nan(None)).sum(),
+        days=(live & units.is_not_null()).sum().cast(pl.Int64),
+        selling_days=sold.len().cast(pl.Int64),
+        mean_sold=sold.mean(),
+        var_sold=sold.var(ddof=0),
+        first_day=pl.col("date").filter(live).min(),
+        last_sale=pl.col("date").filter(units > 0).max(),
+    )
+    if known is not None:
+        absent = known.select(ATTRIBUTES).unique().join(rows, on=ATTRIBUTES, how="anti")
+        rows = pl.concat([rows, absent], how="diagonal").with_columns(
+            pl.col("revenue").fill_null(0.0), pl.col("days", "selling_days").fill_null(0)
+        )
+    return rows.sort("store_id", "item_id")
+
+
+def classify(stats: pl.DataFrame, as_of: date, policy: SegmentPolicy) -> pl.DataFrame:
+    """Rows of `demand_segments`: `stats` is `measure` of every store, concatenated.
+
+    Every row of `stats` comes back exactly once, with exactly one group.
+    """
+    life, demand = policy.content.life, policy.content.demand
+    share = pl.col("revenue").cum_sum() / pl.max_horizontal(pl.col("revenue").sum(), 1e-12)
+    ahead = share - pl.col("revenue") / pl.max_horizontal(pl.col("revenue").sum(), 1e-12)
+    adi = pl.when(pl.col("selling_days") > 0).then(pl.col("days") / pl.col("selling_days"))
+    rare, varied = pl.col("adi") >= demand.adi, pl.col("cv2") >= demand.cv2
+    new = pl.col("first_day") > as_of - timedelta(days=life.new_days)
+    quiet = (pl.col("last_sale") <= as_of - timedelta(days=life.inactive_days)).fill_null(True)
+    segmented = (
+        stats.sort(
+            ["revenue", "store_id", "item_id"], descending=[True, False, False], nulls_last=True
+        )
+        .with_columns(
+            # An item is A while those ahead of it have not yet filled A's share.
+            abc=pl.when((pl.col("revenue") > 0) & (ahead < policy.content.abc.A))
+            .then(pl.lit("A"))
+            .when((pl.col("revenue") > 0) & (ahead < policy.content.abc.B))
+            .then(pl.lit("B"))
+            .otherwise(pl.lit("C")),
+            adi=adi,
+            cv2=pl.col("var_sold") / pl.col("mean_sold") ** 2,
+            life_stage=pl.when(new.fill_null(False))
+            .then(pl.lit("new"))
+            .when(quiet)
+            .then(pl.lit("inactive"))
+            .otherwise(pl.lit("active")),
+            as_of=pl.lit(as_of),
+        )
+        .with_columns(
+            demand_class=pl.when(pl.col("selling_days") == 0)
+            .then(pl.lit("none"))
+            .when(rare & varied)
+            .then(pl.lit("lumpy"))
+            .when(rare)
+            .then(pl.lit("intermittent"))
+            .when(varied)
+            .then(pl.lit("erratic"))
+            .otherwise(pl.lit("smooth")),
+        )
+        .with_columns(segment=pl.concat_str("abc", "demand_class", "life_stage", separator="-"))
+    )
+    return TABLES["demand_segments"].conform(
+        _route(segmented, policy).drop("mean_sold", "var_sold").sort("store_id", "item_id")
+    )
+
+
+def _route(segmented: pl.DataFrame, policy: SegmentPolicy) -> pl.DataFrame:
+    """The first group that holds, for every row."""
+    *ruled, rest = policy.content.groups
+    name, rung = pl.lit(rest.name), pl.lit(rest.rung)
+    for group in reversed(ruled):
+        holds = pl.all_horizontal(
+            pl.col(column).is_in(list(values)) for column, values in group.when.items()
+        )
+        name = pl.when(holds).then(pl.lit(group.name)).otherwise(name)
+        rung = pl.when(holds).then(pl.lit(group.rung)).otherwise(rung)
+    return segmented.with_columns(segment_group=name, rung=rung)

@@ -99,8 +99,7 @@ class Ledger:
     ) -> bool:
         if self._closed(connection, settlement):
             return False
-        insert = _insert_once(connection, settlements)
-        if connection.execute(insert, [{**settlement, **now}]).rowcount == 0:
+        if not _inserted(connection, settlements, {**settlement, **now}):
             return False
         if rows:
             connection.execute(sa.insert(charges), [{**row, **now} for row in rows])
@@ -123,8 +122,7 @@ class Ledger:
             return 0
         now = {"recorded_at": datetime.now(UTC)}
         with self._write() as connection:
-            insert = _insert_once(connection, charges)
-            return sum(connection.execute(insert, [{**row, **now}]).rowcount for row in rows)
+            return sum(_inserted(connection, charges, {**row, **now}) for row in rows)
 
     def charges(
         self, *, first: date | None = None, last: date | None = None, run_id: str | None = None
@@ -187,7 +185,7 @@ class Ledger:
     def move_cursor(self, name: str, value: str) -> None:
         """Remember where `name` stopped. Not part of the append-only record."""
         with self._write() as connection:
-            connection.execute(_insert_once(connection, cursors), [{"name": name, "value": value}])
+            _inserted(connection, cursors, {"name": name, "value": value})
             update = sa.update(cursors).where(cursors.c.name == name).values(value=value)
             connection.execute(update)
 
@@ -271,7 +269,7 @@ class Ledger:
             metadata.create_all(connection)
             for statement in guards(connection.dialect.name):
                 connection.execute(sa.text(statement))
-            connection.execute(_insert_once(connection, version), [{"version": SCHEMA_VERSION}])
+            _inserted(connection, version, {"version": SCHEMA_VERSION})
 
 
 def open_ledger(url: str) -> Ledger:
@@ -282,6 +280,16 @@ def open_ledger(url: str) -> Ledger:
 @lru_cache(maxsize=16)
 def _open(url: str, pid: int) -> Ledger:
     return Ledger(url)
+
+
+def _inserted(connection: sa.Connection, table: sa.Table, row: Row) -> bool:
+    """Insert `row` unless its key is taken; whether it was inserted.
+
+    Asks for the row back: a driver's row count after a conflict is not to be relied on.
+    """
+    insert = _insert_once(connection, table).values(dict(row))
+    returned = connection.execute(insert.returning(*table.primary_key.columns))
+    return returned.first() is not None
 
 
 def _insert_once(connection: sa.Connection, table: sa.Table) -> Any:

@@ -105,6 +105,14 @@ def test_a_settlement_is_written_once(ledger: Ledger) -> None:
     assert ledger.settlements()["money"].to_list() == [Decimal("0.0000000252")]
 
 
+def test_a_part_is_written_once(ledger: Ledger) -> None:
+    assert ledger.record(*settled(part=0, final=False))
+    assert not ledger.record(*settled(part=0, final=False))
+    assert not ledger.record(*settled(part=0, final=True))
+    _, rows = settled("other")
+    assert [ledger.append(rows), ledger.append(rows)] == [2, 0]
+
+
 def test_nothing_is_added_to_a_closed_attempt(ledger: Ledger) -> None:
     assert ledger.record(*settled(part=0, final=False))
     assert ledger.record(*settled(part=1, final=True))
@@ -202,7 +210,7 @@ WRITER = """
 import runpy, sys
 this = runpy.run_path(sys.argv[1])
 ledger = this["Ledger"](sys.argv[2])
-print(*(step for step in range(20) if ledger.record(*this["settled"](str(step)))))
+print(*(step for step in range(20) if ledger.record(*this["settled"](str(step), final=step % 2 == 0))))
 """
 
 

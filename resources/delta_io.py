@@ -38,10 +38,10 @@ class StepMeter(Protocol):
     def opened(self, context: dg.InputContext | dg.OutputContext) -> None:
         """The step has begun; idempotent."""
 
-    def read(self, context: dg.InputContext, bytes: int, files: int) -> None:
+    def read(self, context: dg.InputContext, bytes: int, files: int, tier: str = "hot") -> None:
         """Bytes and files that an input opens."""
 
-    def wrote(self, context: dg.OutputContext, bytes: int, files: int) -> None:
+    def wrote(self, context: dg.OutputContext, bytes: int, files: int, tier: str = "hot") -> None:
         """Bytes and files that an output wrote."""
 
     def settle(
@@ -56,10 +56,10 @@ class NoMeter:
     def opened(self, context: dg.InputContext | dg.OutputContext) -> None:
         """Nothing to begin."""
 
-    def read(self, context: dg.InputContext, bytes: int, files: int) -> None:
+    def read(self, context: dg.InputContext, bytes: int, files: int, tier: str = "hot") -> None:
         """Not counted."""
 
-    def wrote(self, context: dg.OutputContext, bytes: int, files: int) -> None:
+    def wrote(self, context: dg.OutputContext, bytes: int, files: int, tier: str = "hot") -> None:
         """Not counted."""
 
     def settle(
@@ -89,7 +89,8 @@ class TieredDeltaIOManager(dg.IOManager):
             table = self.lake.table(context.asset_key.path[-1])
             for rows, cells, group in _pieces(table.table, obj, decode(keys, table.table.cut)):
                 written = table.replace(rows, cells, self.tier, group)
-                self.meter.wrote(context, written.bytes, written.files)
+                for tier, sent in written.traffic.items():
+                    self.meter.wrote(context, sent.bytes, sent.files, tier)
                 done.add(rows, table.table, written)
                 del rows
         costs = self.meter.settle(context, done.rows)
@@ -107,7 +108,8 @@ class TieredDeltaIOManager(dg.IOManager):
         table = self.lake.table(context.asset_key.path[-1])
 
         def observe(read: Read) -> None:
-            self.meter.read(context, read.bytes, read.files)
+            for tier, fetched in read.traffic.items():
+                self.meter.read(context, fetched.bytes, fetched.files, tier)
 
         if wanted is TableView:
             return TableView(table, observe)

@@ -39,6 +39,7 @@ from forecast_core.tiers import DEFAULT_POLICY, Tier, TierPolicy, TierRule
 from resources.commits import Commit, commit, is_local
 from resources.predicates import Keys, predicate
 from resources.storable import HIDDEN, PERIOD, TIER, arrow_of, check_filed_by, storable
+from resources.traffic import Traffic, traffic_read, traffic_written
 
 # The library percent-encodes these in the paths it hands out, and no reader decodes them.
 _UNREADABLE = re.compile(r"[^A-Za-z0-9/._+,=@~:-]")
@@ -58,6 +59,7 @@ class Written:
     files: int
     version: int
     tiers: Mapping[str, int]  # rows by tier
+    traffic: Mapping[str, Traffic]  # files and bytes by tier
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Read:
     files: int
     bytes: int
     version: int
+    traffic: Mapping[str, Traffic]  # files and bytes by tier
 
 
 class Lake:
@@ -199,13 +202,10 @@ class LakeTable:
             landed = rows.select(self._within(window).sum()).item() if rows.height else 0
             if landed:
                 tiers[tier.value] = landed
-        return Written(
-            rows.height,
-            sum(done.bytes for done in commits),
-            sum(len(done.added) for done in commits),
-            commits[-1].version,
-            tiers,
-        )
+        added = [file for done in commits for file in done.added]
+        traffic = traffic_written(added)
+        total = sum(file.bytes for file in added)
+        return Written(rows.height, total, len(added), commits[-1].version, tiers, traffic)
 
     def _windows(self, cells: Cells | None, landing: Tier) -> Iterator[tuple[Tier, Cells | None]]:
         policy, as_of = self.lake.policy, self.lake.as_of
@@ -356,6 +356,7 @@ class LakeTable:
             touched.height,
             int(touched["size_bytes"].sum()),
             handle.version(),
+            traffic_read(touched),
         )
 
     def by_store(

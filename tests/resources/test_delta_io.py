@@ -67,10 +67,11 @@ class Ledger:
     def opened(self, context: object) -> None:
         self.opens += 1
 
-    def read(self, context: object, bytes: int, files: int) -> None:
+    def read(self, context: object, bytes: int, files: int, tier: str) -> None:
+        assert tier == "hot"
         self.reads.append((bytes, files))
 
-    def wrote(self, context: object, bytes: int, files: int) -> None:
+    def wrote(self, context: object, bytes: int, files: int, tier: str) -> None:
         self.writes.append((bytes, files))
 
     def settle(self, context: object, rows: Mapping[str, int]) -> Mapping[str, Mapping[str, Any]]:

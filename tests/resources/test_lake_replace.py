@@ -72,6 +72,12 @@ def test_rows_land_in_the_tier_of_their_age_each_with_its_codec(table: LakeTable
         assert ("DELTA_BINARY_PACKED" in date_chunk.encodings) == (tier is Tier.COLD)
     assert sum(int(str(file["size_bytes"])) for file in files(table)) == written.bytes
     assert len(files(table)) == written.files
+    by_tier: dict[str, tuple[int, int]] = {}
+    for file in files(table):
+        count, size = by_tier.get(str(file["partition.tier"]), (0, 0))
+        by_tier[str(file["partition.tier"])] = (count + 1, size + int(str(file["size_bytes"])))
+    assert written.traffic == by_tier
+    assert table.read().traffic == by_tier
 
 
 def test_a_replace_is_one_commit_for_each_tier_it_spans(table: LakeTable) -> None:

@@ -1,0 +1,43 @@
+"""How many files and bytes a read or a write moves, by tier: what the meter is told.
+
+Belongs here: counting by the Delta log. Does not: what a tier's traffic costs (the price card).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import polars as pl
+
+from forecast_core.tiers import Tier
+from resources.commits import DataFile
+from resources.storable import TIER
+
+
+class Traffic(NamedTuple):
+    """Data files and their bytes."""
+
+    files: int
+    bytes: int
+
+
+def traffic_written(files: Iterable[DataFile]) -> dict[str, Traffic]:
+    """By tier; a table that is not cut has none and counts as hot."""
+    return _by_tier((file.partition.get(TIER), file.bytes) for file in files)
+
+
+def traffic_read(files: pl.DataFrame) -> dict[str, Traffic]:
+    """By tier, from flattened add actions of the log."""
+    column = f"partition.{TIER}"
+    tiers = pl.col(column) if column in files.columns else pl.lit(None, pl.String).alias(column)
+    return _by_tier(files.select(tiers, "size_bytes").iter_rows())
+
+
+def _by_tier(files: Iterable[tuple[str | None, int]]) -> dict[str, Traffic]:
+    found: dict[str, Traffic] = {}
+    for named, size in files:
+        tier = named or Tier.HOT.value
+        so_far = found.get(tier, Traffic(0, 0))
+        found[tier] = Traffic(so_far.files + 1, so_far.bytes + size)
+    return found

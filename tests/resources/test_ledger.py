@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -73,7 +74,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
     finally:
         engine.dispose()
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # fast: a forgotten client does not hold it up
         server.wait(timeout=30)
 
 
@@ -210,7 +211,8 @@ WRITER = """
 import runpy, sys
 this = runpy.run_path(sys.argv[1])
 ledger = this["Ledger"](sys.argv[2])
-print(*(step for step in range(20) if ledger.record(*this["settled"](str(step), final=step % 2 == 0))))
+rows = [this["settled"](str(step), final=step % 2 == 0) for step in range(20)]
+print(*(step for step in range(20) if ledger.record(*rows[step])))
 """
 
 

@@ -191,7 +191,7 @@ def _opened(event: Event) -> Incident | Refusal:
     texts = {k: str(d[k]) for k in REQUIRED["opened"]}
     return Incident(
         event.incident_id,
-        **texts,
+        **texts,  # type: ignore[arg-type]
         opened_at=event.at,
         evidence=dict(d.get("evidence") or {}),
         changed_at=event.at,

@@ -1,0 +1,213 @@
+"""`forecast levers`: propose the cuts that cost the least accuracy, and follow them to their review.
+
+Belongs here: arguments, tables and messages. Does not: the choice (`forecast_core.levers`), the
+life of a decision (`forecast_core.lever_decisions`) or storage (`resources.decision_store`).
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forecast_core.lever_decisions import (
+    Action,
+    Decision,
+    Event,
+    Refusal,
+    in_force,
+    policy_version,
+    preapproved,
+    proposal,
+    trust,
+)
+from resources import PROJECT_ROOT, Settings
+
+app = typer.Typer(help="Levers that trade accuracy for cost.", no_args_is_help=True)
+
+By = Annotated[str, typer.Option(help="the role that acts")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines")]
+Backtests = Annotated[
+    Path | None,
+    typer.Option(help="group, lever, level, fold, cost, error, value (parquet); level 0 is today"),
+]
+
+
+@app.command()
+def propose(
+    save: Annotated[str, typer.Option(help="a share of today's cost (20%) or money (12.50)")],
+    backtests: Backtests = None,
+    reason: Annotated[str, typer.Option(help="why")] = "asked for by hand",
+    as_json: AsJson = False,
+) -> None:
+    """Open a proposal with the best set of levers; pre-approved ones apply themselves."""
+    from forecast_core import levers
+    from resources.cost_policy import read_cost_policy
+
+    frame = _backtests(backtests)
+    store, policy = _store(), read_cost_policy(_policy_path())
+    today = frame.filter(frame["level"] == 0).group_by("group").agg(cost=_mean("cost"))
+    try:
+        options = levers.trusted(levers.measure(frame), trust(store.all()))
+    except ValueError as error:
+        _fail(str(error))
+    plan = levers.best(options, _wanted(save, float(today["cost"].sum())))
+    if isinstance(plan, levers.Unreachable):
+        _fail(plan.reason)
+    if not plan.taken:
+        _fail("nothing to save: no lever is needed")
+    now = datetime.now(UTC)
+    details = proposal(plan, reason)
+    text = f"{now.isoformat()}{json.dumps(details, sort_keys=True)}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    decision = _append(key, "proposed", details, quiet=True)
+    if preapproved(plan.taken, policy.preapproved):
+        decision = _append(key, "approved", {"by": "policy"}, quiet=True)
+        decision = _apply(key, "policy", quiet=True)
+    if as_json:
+        typer.echo(json.dumps({"decision": key, "state": decision.state, **details}))
+        return
+    _print(decision, plan.shadow_price)
+
+
+@app.command("list")
+def list_() -> None:
+    """Every decision and its state."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "state", "levers", "saves", "costs accuracy worth", "reason")
+    for d in _store().all():
+        figures = (f"{d.saving_expected:.2f}", f"{d.loss_expected:.2f}")
+        table.add_row(d.decision_id, d.state, str(len(d.options)), *figures, d.reason)
+    Console().print(table)
+
+
+@app.command()
+def approve(decision_id: str, by: By) -> None:
+    """Agree to a proposal."""
+    _append(decision_id, "approved", {"by": by})
+
+
+@app.command()
+def reject(decision_id: str, by: By, reason: Annotated[str, typer.Option(help="why")]) -> None:
+    """Turn a proposal down."""
+    _append(decision_id, "rejected", {"by": by, "reason": reason})
+
+
+@app.command()
+def apply(decision_id: str, by: By) -> None:
+    """Put an approved decision in force; the policy's effective version changes."""
+    _apply(decision_id, by)
+
+
+@app.command()
+def review(
+    decision_id: str,
+    by: By,
+    saved: Annotated[float, typer.Option(help="money saved per period, as measured")],
+    lost: Annotated[float, typer.Option(help="value-weighted accuracy lost, as measured")],
+) -> None:
+    """Write down what it really saved and cost; its levers are trusted accordingly."""
+    details = {"by": by, "saving_realised": saved, "loss_realised": lost}
+    _append(decision_id, "reviewed", details)
+    for lever, t in sorted(trust(_store().all()).items()):
+        typer.echo(f"  {lever}: saves {t.saving:.2f}, costs {t.loss:.2f} of what is predicted")
+
+
+@app.command()
+def revert(decision_id: str, by: By, reason: Annotated[str, typer.Option(help="why")]) -> None:
+    """Take it out of force."""
+    _append(decision_id, "reverted", {"by": by, "reason": reason})
+    typer.echo(f"policy version {_version()}")
+
+
+def _apply(decision_id: str, by: str, *, quiet: bool = False) -> Decision:
+    decision = _store().get(decision_id)
+    if decision is None:
+        _fail(f"there is no decision {decision_id}; `forecast levers list` shows them")
+    details = {"by": by, "policy_version": _version(extra=decision)}
+    return _append(decision_id, "applied", details, quiet=quiet)
+
+
+def _version(extra: Decision | None = None) -> str:
+    """Effective version of the policy under the levers in force (and those of `extra`)."""
+    from resources.cost_policy import read_cost_policy
+
+    overrides = in_force(_store().all())
+    for o in extra.options if extra else ():
+        overrides[str(o["group"])] = {"lever": o["lever"], "level": o["level"]}
+    return policy_version(read_cost_policy(_policy_path()).text, overrides)
+
+
+def _append(key: str, action: Action, details: dict[str, Any], *, quiet: bool = False) -> Decision:
+    result = _store().append(Event(key, datetime.now(UTC), action, details))
+    if isinstance(result, Refusal):
+        _fail(result.reason)
+    assert isinstance(result, Decision)
+    if not quiet:
+        version = f", policy version {result.policy_version}" if action == "applied" else ""
+        typer.echo(f"{key} is {result.state}{version}")
+    return result
+
+
+def _print(decision: Decision, shadow_price: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("group", "lever", "level", "saves", "costs accuracy worth", "90 %")
+    for o in decision.options:
+        low, high = o["loss_interval"]
+        figures = (f"{o['saving']:.2f}", f"{o['loss']:.2f}", f"{low:.2f} .. {high:.2f}")
+        table.add_row(o["group"], o["lever"], str(o["level"]), *figures)
+    Console().print(table)
+    typer.echo(
+        f"{decision.decision_id} is {decision.state}: saves {decision.saving_expected:.2f} for "
+        f"accuracy worth {decision.loss_expected:.2f}; the next unit of money would cost "
+        f"{shadow_price:.4f}"
+    )
+
+
+def _wanted(text: str, today: float) -> float:
+    share = text.strip().endswith("%")
+    try:
+        value = float(text.strip().rstrip("%"))
+    except ValueError:
+        value = -1.0
+    if value <= 0 or (share and value > 100):
+        _fail(f"--save {text!r}: write a share like 20% or an amount of money")
+    return today * value / 100 if share else value
+
+
+def _backtests(path: Path | None) -> Any:
+    import polars as pl
+
+    path = path or Settings.from_environment().state_dir / "lever_backtests.parquet"
+    if not path.is_file():
+        _fail(f"{path}: no backtests of the levers; measure them first or name them by --backtests")
+    return pl.read_parquet(path)
+
+
+def _mean(column: str) -> Any:
+    import polars as pl
+
+    return pl.col(column).mean()
+
+
+def _store() -> Any:
+    from resources.decision_store import DecisionStore
+
+    settings = Settings.from_environment()
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return DecisionStore(settings.ledger)
+
+
+def _policy_path() -> Path:
+    return PROJECT_ROOT / "policies" / "levers.yaml"
+
+
+def _fail(message: str) -> Any:
+    typer.secho(message, fg="red", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,184 @@
+"""The life of a lever: proposed, approved, applied, then reviewed or reverted.
+
+Belongs here: the value objects of a decision, which event may follow which, when a proposal opens
+by itself, and the policy's effective version. Does not: choosing levers (`levers`), storing
+(`resources.decision_store`) or the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from forecast_core.levers import Option, Plan, Trust
+
+State = Literal["proposed", "approved", "rejected", "applied", "reviewed", "reverted"]
+Action = Literal["proposed", "approved", "rejected", "applied", "reviewed", "reverted"]
+
+_AFTER: Mapping[State, tuple[Action, ...]] = {
+    "proposed": ("approved", "rejected"),
+    "approved": ("applied", "rejected"),
+    "rejected": (),
+    "applied": ("reviewed", "reverted"),
+    "reviewed": ("reverted",),
+    "reverted": (),
+}
+REQUIRED: Mapping[Action, tuple[str, ...]] = {
+    "proposed": ("reason", "options"),
+    "approved": ("by",),
+    "rejected": ("by", "reason"),
+    "applied": ("by", "policy_version"),
+    "reviewed": ("by", "saving_realised", "loss_realised"),
+    "reverted": ("by", "reason"),
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a decision; `details` by `REQUIRED`."""
+
+    decision_id: str
+    at: datetime
+    action: Action
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an event may not be applied."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the events add up to. `options`: group, lever, level, saving and loss expected."""
+
+    decision_id: str
+    reason: str
+    options: tuple[Mapping[str, Any], ...]
+    state: State = "proposed"
+    policy_version: str | None = None
+    saving_realised: float | None = None
+    loss_realised: float | None = None
+    history: tuple[Event, ...] = ()
+
+    @property
+    def saving_expected(self) -> float:
+        """Money per period."""
+        return float(sum(o["saving"] for o in self.options))
+
+    @property
+    def loss_expected(self) -> float:
+        """Value-weighted error, in the currency of the value."""
+        return float(sum(o["loss"] for o in self.options))
+
+
+def proposal(plan: Plan, reason: str) -> dict[str, Any]:
+    """The details of a `proposed` event for a plan."""
+    return {
+        "reason": reason,
+        "shadow_price": plan.shadow_price,
+        "options": [
+            {
+                "group": o.group,
+                "lever": o.lever,
+                "level": o.level,
+                "saving": o.saving,
+                "saving_interval": [o.saving_low, o.saving_high],
+                "loss": o.loss,
+                "loss_interval": [o.loss_low, o.loss_high],
+            }
+            for o in plan.taken
+        ],
+    }
+
+
+def apply(decision: Decision | None, event: Event) -> Decision | Refusal:
+    """The decision after the event, or why it may not happen."""
+    given = event.details
+    missing = [k for k in REQUIRED[event.action] if given.get(k) in (None, "", [], ())]
+    if missing:
+        return Refusal(f"a decision is not {event.action} without: {', '.join(missing)}")
+    if decision is None:
+        if event.action != "proposed":
+            return Refusal(f"there is no decision {event.decision_id}")
+        options = tuple(given["options"])
+        return Decision(event.decision_id, str(given["reason"]), options, history=(event,))
+    if event.action not in _AFTER[decision.state]:
+        allowed = " or ".join(_AFTER[decision.state]) or "nothing more"
+        return Refusal(f"a decision that is {decision.state} can be {allowed}")
+    known = ("policy_version", "saving_realised", "loss_realised")
+    said = {k: given[k] for k in known if k in given}
+    return replace(decision, state=event.action, history=(*decision.history, event), **said)
+
+
+def replay(events: Iterable[Event]) -> Decision:
+    """Fold stored events.
+
+    Raises:
+        ValueError: the events are no possible history.
+    """
+    current: Decision | None = None
+    for event in events:
+        result = apply(current, event)
+        if isinstance(result, Refusal):
+            raise ValueError(f"decision {event.decision_id}: {result.reason}")
+        current = result
+    if current is None:
+        raise ValueError("a decision has at least the event that proposed it")
+    return current
+
+
+def trust(decisions: Iterable[Decision]) -> dict[str, Trust]:
+    """How far each lever's promises have held, over all reviewed decisions.
+
+    A decision's realised figures are split over its levers as they were predicted.
+    """
+    found: dict[str, Trust] = {}
+    for d in decisions:
+        if d.saving_realised is None or d.loss_realised is None:
+            continue
+        kept = d.saving_realised / d.saving_expected if d.saving_expected else 1.0
+        lost = d.loss_realised / d.loss_expected if d.loss_expected > 0 else 1.0
+        for lever in sorted({str(o["lever"]) for o in d.options}):
+            found[lever] = found.get(lever, Trust()).reviewed(kept, lost)
+    return found
+
+
+def in_force(decisions: Iterable[Decision]) -> dict[str, dict[str, Any]]:
+    """The levers in force by group, later decisions over earlier ones (given oldest first)."""
+    overrides: dict[str, dict[str, Any]] = {}
+    for d in decisions:
+        if d.state in ("applied", "reviewed"):
+            for o in d.options:
+                overrides[str(o["group"])] = {"lever": o["lever"], "level": o["level"]}
+    return overrides
+
+
+def policy_version(base: str, overrides: Mapping[str, Mapping[str, Any]]) -> str:
+    """Effective version of a policy text under the levers in force; equal for equal inputs."""
+    text = base + "\n" + json.dumps(overrides, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def preapproved(options: Iterable[Option], most: Mapping[str, int]) -> bool:
+    """Whether the policy approves every option beforehand: lever -> highest level allowed."""
+    return all(o.level <= most.get(o.lever, 0) for o in options)
+
+
+def why_propose(
+    active_cost_incidents: Iterable[str], expected: float, low: float, budget: float | None
+) -> str | None:
+    """Why a proposal opens by itself, or None: an open cost incident, or a period heading over."""
+    incidents = sorted(active_cost_incidents)
+    if incidents:
+        return f"open cost incident {', '.join(incidents)}"
+    if budget is not None and expected > budget:
+        sure = "surely" if low > budget else "probably"
+        return f"the period will {sure} end over budget: {expected:.2f} of {budget:.2f}"
+    return None

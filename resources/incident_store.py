@@ -55,12 +55,12 @@ class IncidentStore:
         return self._log.append(entry, judge)
 
     def record(
-        self, found: pl.DataFrame, owners: Mapping[str, str], at: datetime
+        self, found: pl.DataFrame, owners: Mapping[str, str], at: datetime, since: date
     ) -> list[Incident]:
         """Open what `regressions.detect` found and is not here yet; a new kind reclassifies.
 
-        `since`: first day of the ledger that was looked at. An incident from then on that the ledger
-        no longer supports is withdrawn, as long as nobody has acknowledged it.
+        `since`: first day of the ledger that was looked at. An incident from then on that it no
+        longer supports is withdrawn, as long as nobody has acknowledged it.
         Returns the new ones. Running it twice on one ledger changes nothing.
         """
         new, seen = [], set()

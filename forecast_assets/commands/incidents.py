@@ -7,7 +7,7 @@ states (`forecast_core.incidents`) or storage (`resources.incident_store`).
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -174,6 +174,6 @@ def _plain(incident: Incident) -> dict[str, Any]:
     return {**plain, "history": history}
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     typer.secho(message, fg="red", err=True)
     raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`forecast levers`: propose the cuts that cost the least accuracy, and follow them to their review.
+"""`forecast levers`: propose the cuts that cost the least accuracy, and follow them to review.
 
 Belongs here: arguments, tables and messages. Does not: the choice (`forecast_core.levers`), the
 life of a decision (`forecast_core.lever_decisions`) or storage (`resources.decision_store`).
@@ -8,7 +8,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -208,6 +208,6 @@ def _policy_path() -> Path:
     return PROJECT_ROOT / "policies" / "levers.yaml"
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     typer.secho(message, fg="red", err=True)
     raise typer.Exit(1)

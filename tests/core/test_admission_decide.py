@@ -46,7 +46,12 @@ def small_policy(**changes: Any) -> Policy:
         "currency": "USD",
         "host": {"runs": 6, "cpu": 6, "memory_gib": 12, "gpu": 1},
         "stages": {
-            "ingest": {"pipelines": ["ingest", "storage"], "runs": 2, "cpu": 1, "memory_gib": 2},
+            "ingest": {
+                "pipelines": ["ingest", "features", "storage"],
+                "runs": 2,
+                "cpu": 1,
+                "memory_gib": 2,
+            },
             "inference": {
                 "pipelines": ["inference", "reconciliation"],
                 "runs": 3,
@@ -85,7 +90,7 @@ def small_policy(**changes: Any) -> Policy:
         "classify": [
             {"class": "monitoring", "pipeline": ["monitoring"]},
             {"class": "backfill", "origin": ["backfill"]},
-            {"class": "serving", "pipeline": ["ingest", "inference", "reconciliation"]},
+            {"class": "serving", "pipeline": ["ingest", "features", "inference", "reconciliation"]},
             {"class": "exploratory", "pipeline": ["tuning"]},
             {"class": "training"},
         ],

@@ -1,0 +1,185 @@
+"""`forecast budget`, `forecast admission` and `forecast policy`: what may start, and why not.
+
+Belongs here: reading the store and printing. Does not: deciding. `--json` gives machines the same.
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+budget_app = typer.Typer(help="Money: what is spent, held and free.", no_args_is_help=True)
+admission_app = typer.Typer(help="Why runs start, wait or do not.", no_args_is_help=True)
+policy_app = typer.Typer(help="The admission policy.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _escrow() -> Any:
+    from resources import Settings
+    from resources.admission_store import StoreError
+    from resources.coordinator import build_escrow
+    from resources.policies import PolicyError
+
+    try:
+        return build_escrow(Settings.from_environment())
+    except (PolicyError, StoreError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def _moment(at: float | None) -> str:
+    return "never" if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")
+
+
+@budget_app.callback()
+@policy_app.callback()
+def _group() -> None:
+    """Sub-commands below."""
+
+
+@budget_app.command()
+def status(as_json: AsJson = False) -> None:
+    """Every node of the budget tree in its current period, and how many runs hold or wait."""
+    escrow = _escrow()
+    nodes = escrow.balance()
+    with escrow.store.reading() as connection:
+        waiting = len(escrow.store.waiting(connection, escrow.environment))
+    holding = len(escrow.store.holders(escrow.environment))
+    if as_json:
+        budgets = {name: {k: str(v) for k, v in node.items()} for name, node in nodes.items()}
+        body = {"environment": escrow.environment, "currency": escrow.policy.currency}
+        typer.echo(json.dumps(body | {"holding": holding, "waiting": waiting, "budgets": budgets}))
+        return
+    table = Table(title=f"{escrow.environment}: budgets in {escrow.policy.currency}")
+    for heading in ("budget", "period", "limit", "spent", "held", "free"):
+        table.add_column(heading, justify="left" if heading in ("budget", "period") else "right")
+    for name, node in nodes.items():
+        amounts = [_amount(node[key]) for key in ("limit", "spent", "held", "free")]
+        table.add_row(name, escrow.policy.budgets[name].period, *amounts)
+    Console().print(table)
+    typer.echo(f"{holding} runs hold money, {waiting} wait")
+
+
+def _amount(value: Decimal) -> str:
+    return f"{value:,.6f}".rstrip("0").rstrip(".")
+
+
+@admission_app.command()
+def explain(run: str, as_json: AsJson = False) -> None:
+    """What was decided about RUN, why, and on which facts (the pass can be replayed)."""
+    from resources.admission_log import logged
+
+    escrow = _escrow()
+    row = escrow.store.find(run)
+    if row is None:
+        _fail(f"run {run} is unknown to admission in {escrow.environment}; was it ever submitted?")
+    passes = [
+        {"pass": number, "at": at, "snapshot": digest, "policy": json.loads(policy)["version"]}
+        for number, at, policy, digest, *_ in logged(escrow.store, run_id=run)
+    ]
+    told = {k: row[k] for k in ("run_id", "state", "work_class", "code", "reason", "rung")}
+    times = {k: _moment(row[k]) for k in ("submitted", "earliest", "latest", "admitted", "ended")}
+    if as_json:
+        typer.echo(json.dumps(told | {"times": times, "passes": passes}))
+        return
+    for key, value in (told | times).items():
+        typer.echo(f"{key:<11} {value}")
+    for entry in passes:
+        typer.echo(
+            f"decided     pass {entry['pass']} at {_moment(entry['at'])}, policy"
+            f" {entry['policy']}, snapshot {str(entry['snapshot'])[:12]}"
+        )
+
+
+@admission_app.command("waiting")
+def list_waiting(as_json: AsJson = False) -> None:
+    """Every held run with its reason, its next chance and its latest start."""
+    escrow = _escrow()
+    rows = [escrow.store.find(run_id) for run_id in escrow.store.waiting_ids(escrow.environment)]
+    names = ("run_id", "work_class", "code", "reason", "earliest", "latest")
+    if as_json:
+        typer.echo(json.dumps([{name: row[name] for name in names} for row in rows]))
+        return
+    for row in rows:
+        late = " LATE" if (row["earliest"] or float("inf")) > (row["latest"] or 0) else ""
+        typer.echo(
+            f"{row['run_id']}  {row['work_class']:<11} {row['reason']} ({row['code']}); may start"
+            f" {_moment(row['earliest'])}, must start by {_moment(row['latest'])}{late}"
+        )
+
+
+@admission_app.command()
+def replay(
+    run: Annotated[str | None, typer.Option(help="Only the pass that decided this run.")] = None,
+    days: Annotated[float, typer.Option(help="Passes of the last so many days.")] = 7.0,
+    as_json: AsJson = False,
+) -> None:
+    """Decide logged passes again from their records; exits 1 unless all agree."""
+    from resources.escrow import replay as decide_again
+
+    done = decide_again(_escrow().store, run_id=run, since=time.time() - days * 86_400)
+    same = done.passes - len(done.differing)
+    if as_json:
+        typer.echo(json.dumps({"passes": done.passes, "identical": same}))
+    else:
+        typer.echo(f"{same} of {done.passes} passes decided identically")
+        for number in done.differing:
+            typer.echo(f"pass {number} differs")
+    raise typer.Exit(1 if done.differing else 0)
+
+
+@admission_app.command()
+def override(
+    effect: Annotated[str, typer.Argument(help="release, block or raise.")],
+    target: Annotated[str, typer.Argument(help="A run id, a class, or a budget node to raise.")],
+    owner: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    hours: Annotated[float, typer.Option(help="How long it holds.")],
+    amount: Annotated[str, typer.Option(help="Money, for a raise.")] = "0",
+) -> None:
+    """Make an exception: it needs an owner, a reason and an end, and is logged."""
+    from forecast_core.admission import Override
+    from forecast_core.admission_policy import nanos
+    from resources.admission_log import add_override
+
+    escrow = _escrow()
+    known = {"release", "block", "raise"}
+    if effect not in known:
+        _fail(f"{effect!r} is no override; use one of {', '.join(sorted(known))}")
+    if effect == "raise" and target not in escrow.policy.budgets:
+        _fail(f"{target!r} is no budget; use one of {', '.join(escrow.policy.budgets)}")
+    kind: Literal["release", "block", "raise"] = effect  # type: ignore[assignment]
+    try:
+        now = escrow.clock()
+        made = Override(kind, target, owner, reason, now + hours * 3600, nanos(amount))
+        number = add_override(escrow.store, made, now)
+    except ValueError as error:
+        _fail(str(error))
+    typer.echo(f"override {number}: {effect} {target} until {_moment(made.expires)}, by {owner}")
+
+
+@policy_app.command()
+def check(file: Path) -> None:
+    """Read a policy FILE and name every fault; exits 1 when it is refused."""
+    from forecast_core.admission_policy import Policy, units
+    from resources.policies import PolicyError, load_policy
+
+    try:
+        policy = load_policy(file, Policy.parse)
+    except PolicyError as error:
+        _fail(str(error))
+    typer.echo(f"{file}: version {policy.version}, {policy.hash[:12]}: may govern")
+    for name, budget in policy.budgets.items():
+        floors = ", ".join(f"{c} {units(v)}" for c, v in policy.floors[name].items()) or "none"
+        limit = f"{units(budget.limit)} {policy.currency} a {budget.period}"
+        typer.echo(f"  {name}: {limit}; floors: {floors}")

@@ -86,7 +86,6 @@ class Meter:
         self.card = load_price_card(price_card)
         self._open: dict[Key, _Open] = {}
         self._pid = 0
-        self._mark: Reading | None = None
         self._gaps: list[Settlement] = []
         self._gap_count = 0
         self._last_run: Step | None = None
@@ -186,7 +185,6 @@ class Meter:
     def _begin_process(self) -> None:
         self._pid = os.getpid()
         self._open, self._gaps, self._last_run = {}, [], None
-        self._mark = probe().origin
         probe().start()
         # A child of multiprocessing leaves without atexit, but runs its finalizers.
         if multiprocessing.parent_process() is None:
@@ -279,7 +277,7 @@ class Meter:
         )
         split = by_share(owners, open_step.shares)
         driver = open_step.method if open_step.shares else method or "rows"
-        self._mark = open_step.mark = now
+        probe().charged = open_step.mark = now
         open_step.begun = settlement.end
         open_step.high_water_gib = probe().restart_peak()
         open_step.part += 1
@@ -292,10 +290,9 @@ class Meter:
 
     def _gap(self, step: Step) -> None:
         """What this process used since the last step: overhead of the run at hand."""
-        began = self._mark or probe().origin
         now = self._now()
-        grown = now.since(began)
-        self._mark = now
+        grown = now.since(probe().charged)
+        probe().charged = now
         end = datetime.now(UTC)
         name = f"{step.run_id}:overhead:{probe().name}:{self._gap_count}"
         self._gap_count += 1

@@ -60,7 +60,8 @@ class ProcessProbe:
         began = time.monotonic() - max(time.time() - self._process.create_time(), 0.0)
         # Memory from the start of the process to now: a trapezoid from nothing.
         self._last = (began, 0.0, 0)
-        self.origin = Reading(began, 0.0, 0.0, 0.0, 0.0)
+        # Up to where somebody was charged; nothing yet, so the first one pays for the start too.
+        self.charged = Reading(began, 0.0, 0.0, 0.0, 0.0)
         self.sample()
 
     @property

@@ -23,7 +23,7 @@ FORECASTER = "cost/forecaster"
 FORECASTER_VERSION = "cost/forecaster_version"
 SEGMENT_GROUP = "cost/segment_group"
 CYCLE = "cost/cycle"
-_CYCLE_TAGS = (CYCLE, "dagster/backfill", "dagster/root_run_id")
+CYCLE_TAGS = (CYCLE, "dagster/backfill", "dagster/root_run_id")
 
 Key = tuple[str, str, int]
 AnyContext = (
@@ -71,7 +71,7 @@ def step_of(context: AnyContext) -> Step:
         run_id=run_id,
         step_key=str(step.step.key),
         attempt=int(step.previous_attempt_count) + 1,
-        cycle=next((tags[tag] for tag in _CYCLE_TAGS if tags.get(tag)), run_id),
+        cycle=next((tags[tag] for tag in CYCLE_TAGS if tags.get(tag)), run_id),
         awaited=len(_handled_outputs(step)),
         tags=tags,
     )

@@ -36,6 +36,7 @@ INSTANT = pl.Datetime("us", "UTC")
 COST_CLASSES = ("workload", "idle", "overhead")
 PIPELINES = (
     "ingest",
+    "features",
     "training",
     "tuning",
     "backtest",

@@ -104,6 +104,19 @@ class Settings:
         return self.state_dir / "marts.duckdb"
 
 
+@dataclass(frozen=True)
+class DataSpan:
+    """The days that the data covers, and the one `as_of` that every age is counted from.
+
+    The wall clock is for budgets and charges only: else a data set of 2016 would be all cold
+    and always stale.
+    """
+
+    first: date
+    last: date
+    as_of: date
+
+
 def _root(text: str) -> str:
     return text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve())
 

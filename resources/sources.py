@@ -117,6 +117,10 @@ class M5Source:
         """The first and the last day with sales."""
         return self._wide.days[0], self._wide.days[-1]
 
+    def series_order(self) -> pl.DataFrame:
+        """`item_id, store_id` of every series, in the order of the sales file."""
+        return self._wide.ids.select("item_id", "store_id")
+
     def sales(self, store_id: str, first: date, last: date) -> pl.DataFrame:
         """raw_sales of one store; a cell that is no number is null with its text in `defect`."""
         _known(str(self._sales_file), store_id, self.stores())

@@ -41,3 +41,18 @@ def _by_tier(files: Iterable[tuple[str | None, int]]) -> dict[str, Traffic]:
         so_far = found.get(tier, Traffic(0, 0))
         found[tier] = Traffic(so_far.files + 1, so_far.bytes + size)
     return found
+
+
+def stored_by_tier(actions: pl.DataFrame) -> pl.DataFrame:
+    """(tier, files, bytes, rows) of a table, from its flattened add actions."""
+    column = f"partition.{TIER}"
+    tier = pl.col(column) if column in actions.columns else pl.lit(Tier.HOT.value)
+    return (
+        actions.group_by(tier.alias("tier"))
+        .agg(
+            files=pl.len(),
+            bytes=pl.col("size_bytes").sum(),
+            rows=pl.col("num_records").sum(),
+        )
+        .sort("tier")
+    )

@@ -1,0 +1,94 @@
+"""Publishing at every level, and the score of what was published.
+
+Belongs here: the assets of one cutoff over all stores. Does not: the arithmetic
+(`forecast_core.reconcile`, `forecast_core.accuracy`).
+"""
+
+from datetime import date, timedelta
+
+import dagster as dg
+import polars as pl
+
+from forecast_assets.partitions import (
+    ANY_PARTITION,
+    CUTOFF_DAYS,
+    MONTH_OF_CUTOFF,
+    STORES_OF_CUTOFF,
+)
+from forecast_core.accuracy import evaluate, fva, scales
+from forecast_core.cells import Cells
+from forecast_core.hierarchy import Hierarchy
+from forecast_core.reconcile import bottom_up
+from forecast_core.schema import TABLES
+from resources import DataSpan
+from resources.meter import metered
+from resources.table_view import TableView
+
+SERIES = ["item_id", "dept_id", "cat_id", "store_id", "state_id"]
+SOLD = [*SERIES, "date", "units", "sell_price"]
+
+
+def _hierarchy(segments: pl.DataFrame) -> Hierarchy:
+    return Hierarchy.of(segments.select(SERIES).sort("store_id", "item_id"))
+
+
+@dg.asset(
+    partitions_def=CUTOFF_DAYS,
+    backfill_policy=dg.BackfillPolicy.multi_run(),
+    ins={
+        "prediction_daily": dg.AssetIn(partition_mapping=STORES_OF_CUTOFF),
+        "demand_segments": dg.AssetIn(partition_mapping=MONTH_OF_CUTOFF),
+    },
+    io_manager_key="hot_io_manager",
+    kinds={"polars", "deltalake"},
+    metadata={"cost/pipeline": "reconciliation"},
+)
+@metered
+def prediction_reconciled(
+    context: dg.AssetExecutionContext, prediction_daily: pl.DataFrame, demand_segments: TableView
+) -> pl.DataFrame:
+    """Coherent forecasts of all twelve levels: each node is the sum of the item-stores below."""
+    cutoff = _day(context)
+    return bottom_up(prediction_daily, _hierarchy(demand_segments.latest(cutoff)))
+
+
+@dg.asset(
+    partitions_def=CUTOFF_DAYS,
+    backfill_policy=dg.BackfillPolicy.multi_run(),
+    ins={
+        "prediction_floor": dg.AssetIn(partition_mapping=STORES_OF_CUTOFF),
+        "prediction_daily": dg.AssetIn(partition_mapping=STORES_OF_CUTOFF),
+        "demand_segments": dg.AssetIn(partition_mapping=MONTH_OF_CUTOFF),
+        "cleaned_sales": dg.AssetIn(partition_mapping=ANY_PARTITION),
+    },
+    io_manager_key="warm_io_manager",
+    kinds={"polars", "deltalake"},
+)
+@metered
+def eval_accuracy(
+    context: dg.AssetExecutionContext,
+    prediction_floor: pl.DataFrame,
+    prediction_daily: pl.DataFrame,
+    demand_segments: TableView,
+    cleaned_sales: TableView,
+    span: dg.ResourceParam[DataSpan],
+) -> pl.DataFrame:
+    """WAPE, bias and WRMSSE by level against the naive floor; empty until actuals arrive."""
+    cutoff = _day(context)
+    horizon = Cells(cutoff + timedelta(days=1), prediction_daily.select(pl.max("ds")).item())
+    actual = cleaned_sales.frame(horizon, SOLD)
+    if actual.is_empty():
+        context.log.info(f"no sales after {cutoff} yet: nothing to score")
+        return TABLES["eval_accuracy"].schema.to_frame()
+    hierarchy = _hierarchy(demand_segments.latest(cutoff))
+    history = cleaned_sales.by_store(Cells(span.first, cutoff), SOLD)
+    by = scales(history.frames(), hierarchy, span.first, cutoff)
+    scored = [
+        evaluate(prediction, actual, by, forecaster)
+        for forecaster, prediction in (("floor", prediction_floor), ("governed", prediction_daily))
+    ]
+    return fva(pl.concat(scored, how="diagonal"), floor="floor")
+
+
+def _day(context: dg.AssetExecutionContext) -> date:
+    return date.fromisoformat(context.partition_key)

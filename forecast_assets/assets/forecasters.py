@@ -1,0 +1,120 @@
+"""Forecasters: one for each segment group, trained on what was known at the as-of day.
+
+Belongs here: gathering examples store by store and keeping the fitted text. Does not: any model
+(`forecast_core.rungs`).
+"""
+
+import hashlib
+import json
+from datetime import date, timedelta
+
+import dagster as dg
+import polars as pl
+
+from forecast_assets.partitions import ANY_PARTITION, RANGE_IS_ONE_RUN, SEGMENT_GROUPS
+from forecast_core.cells import Cells
+from forecast_core.rungs import gbm, statistical
+from forecast_core.schema import TABLES
+from forecast_core.segments import SegmentPolicy
+from resources import DataSpan, Settings
+from resources.meter import metered
+from resources.table_view import TableView
+
+SALES = ["item_id", "date", "units", "sell_price", "on_sale"]
+
+
+@dg.asset(
+    partitions_def=SEGMENT_GROUPS,
+    backfill_policy=RANGE_IS_ONE_RUN,
+    ins={
+        name: dg.AssetIn(partition_mapping=ANY_PARTITION)
+        for name in ("feature_sales", "cleaned_sales", "demand_segments")
+    },
+    io_manager_key="warm_io_manager",
+    kinds={"lightgbm", "deltalake"},
+)
+@metered
+def forecasters(
+    context: dg.AssetExecutionContext,
+    feature_sales: TableView,
+    cleaned_sales: TableView,
+    demand_segments: TableView,
+    raw_calendar: pl.DataFrame,
+    span: dg.ResourceParam[DataSpan],
+    settings: dg.ResourceParam[Settings],
+    segment_policy: dg.ResourceParam[SegmentPolicy],
+) -> pl.DataFrame:
+    """A fitted forecaster for each segment group, as text: the rung its policy gives it."""
+    cutoff = span.as_of
+    segments = demand_segments.latest(cutoff)
+    fitted = {}
+    for name in context.partition_keys:
+        group = segment_policy.group(name)
+        members = segments.filter(segment_group=name)
+        if group.rung == "gbm" and not members.is_empty():
+            spec = gbm.GbmSpec(features=group.features)
+            fitted[name] = _shared(
+                members, feature_sales, cleaned_sales, raw_calendar, cutoff, settings.horizon, spec
+            )
+        elif group.rung == "statistical":
+            fitted[name] = _chosen(members, cleaned_sales, cutoff)
+        else:
+            fitted[name] = gbm.Fitted(b'{"kind": "floor"}', {"series": float(members.height)})
+        context.log.info(f"{name}: {members.height} item-stores, {fitted[name].drivers}")
+    rows = [
+        {
+            "segment_group": name,
+            "trained_to": cutoff,
+            "version": f"{cutoff:%Y%m%d}-{hashlib.sha256(one.artefact).hexdigest()[:8]}",
+            "rung": segment_policy.group(name).rung,
+            "artefact": one.artefact,
+            "drivers": json.dumps(one.drivers),
+        }
+        for name, one in fitted.items()
+    ]
+    return pl.DataFrame(rows, schema=TABLES["forecasters"].schema)
+
+
+def _shared(
+    members: pl.DataFrame,
+    feature_sales: TableView,
+    cleaned_sales: TableView,
+    calendar: pl.DataFrame,
+    cutoff: date,
+    horizon: int,
+    spec: gbm.GbmSpec,
+) -> gbm.Fitted:
+    coding = gbm.Coding.of(calendar, members)
+    parts = []
+    for (store_id,), series in members.partition_by("store_id", as_dict=True).items():
+        window = Cells(cutoff - timedelta(days=gbm.TRAINING_DAYS), cutoff, (str(store_id),))
+        parts.append(
+            gbm.examples(
+                feature_sales.frame(window),
+                cleaned_sales.frame(window, SALES),
+                series,
+                calendar,
+                coding,
+                cutoff,
+                horizon,
+                spec,
+            )
+        )
+    return gbm.fit(parts, coding, spec)
+
+
+def _chosen(members: pl.DataFrame, cleaned_sales: TableView, cutoff: date) -> gbm.Fitted:
+    """The statistical method for each demand class, judged on the last weeks of every store."""
+    errors: dict[str, dict[str, tuple[float, int]]] = {}
+    for (store_id,), series in members.partition_by("store_id", as_dict=True).items():
+        window = Cells(cutoff, cutoff, (str(store_id),)).back(statistical.HISTORY_DAYS)
+        classes = dict(series.select("item_id", "demand_class").iter_rows())
+        for demand, of in statistical.trial(
+            cleaned_sales.frame(window, SALES), classes, cutoff
+        ).items():
+            held = errors.setdefault(demand, {})
+            for method, (total, days) in of.items():
+                so_far, counted = held.get(method, (0.0, 0))
+                held[method] = (so_far + total, counted + days)
+    methods = statistical.choose(errors)
+    return gbm.Fitted(statistical.artefact(methods), {"series": float(members.height)})

@@ -1,0 +1,155 @@
+"""Predictions: the floor for every item-store first, then upgrades by segment.
+
+Belongs here: who is served by which forecaster, store by store. Does not: the forecasters.
+
+The morning promise rests on `prediction_floor`, the cheapest pass; `prediction_daily` never
+serves fewer rows than it.
+"""
+
+from datetime import date, timedelta
+
+import dagster as dg
+import polars as pl
+
+from forecast_assets.partitions import (
+    ANY_PARTITION,
+    CUTOFF_STORE,
+    CUTOFF_TO_MONTH_STORE,
+    MONTH_OF_CUTOFF_STORE,
+    RANGE_IS_ONE_RUN,
+)
+from forecast_core.by_store import ByStore
+from forecast_core.cells import Cells
+from forecast_core.prices import daily_prices
+from forecast_core.rungs import floor, gbm, statistical
+from forecast_core.rungs.frames import published, upgraded
+from forecast_core.schema import TABLES
+from forecast_core.segments import Rung
+from resources import Settings
+from resources.meter import metered
+from resources.partition_keys import decode
+from resources.table_view import TableView
+
+SALES = ["item_id", "date", "units", "on_sale"]
+FLOOR_REASON = "floor: published before any upgrade"
+
+
+def _cells(context: dg.AssetExecutionContext) -> Cells:
+    cells = decode(context.partition_keys, TABLES["prediction_daily"].cut).cells
+    assert cells is not None and cells.stores is not None
+    return cells
+
+
+def _each_cutoff(cells: Cells) -> list[date]:
+    return [cells.first + timedelta(days=k) for k in range(cells.days)]
+
+
+@dg.asset(
+    partitions_def=CUTOFF_STORE,
+    backfill_policy=RANGE_IS_ONE_RUN,
+    ins={
+        "cleaned_sales": dg.AssetIn(partition_mapping=CUTOFF_TO_MONTH_STORE),
+        "demand_segments": dg.AssetIn(partition_mapping=MONTH_OF_CUTOFF_STORE),
+    },
+    io_manager_key="hot_io_manager",
+    kinds={"polars", "deltalake"},
+    metadata={"cost/forecaster": "floor"},
+)
+@metered
+def prediction_floor(
+    context: dg.AssetExecutionContext,
+    cleaned_sales: TableView,
+    demand_segments: TableView,
+    settings: dg.ResourceParam[Settings],
+) -> ByStore:
+    """The cheapest forecast of every item in every store: the mean of its last four weekdays."""
+    cells = _cells(context)
+
+    def of_store(store_id: str) -> pl.DataFrame:
+        frames = []
+        for cutoff in _each_cutoff(cells):
+            items = demand_segments.latest(cutoff, stores=store_id)["item_id"].to_list()
+            recent = Cells(cutoff, cutoff, (store_id,)).back(7 * floor.WEEKS)
+            sales = cleaned_sales.frame(recent, SALES)
+            rows = floor.seasonal_mean(sales, items, cutoff, settings.horizon)
+            frames.append(published(rows, store_id, cutoff, "floor", FLOOR_REASON))
+        return pl.concat(frames)
+
+    return ByStore(cells.stores or (), of_store)
+
+
+@dg.asset(
+    partitions_def=CUTOFF_STORE,
+    backfill_policy=RANGE_IS_ONE_RUN,
+    ins={
+        "feature_sales": dg.AssetIn(partition_mapping=CUTOFF_TO_MONTH_STORE),
+        "cleaned_sales": dg.AssetIn(partition_mapping=CUTOFF_TO_MONTH_STORE),
+        "raw_prices": dg.AssetIn(partition_mapping=CUTOFF_TO_MONTH_STORE),
+        "demand_segments": dg.AssetIn(partition_mapping=MONTH_OF_CUTOFF_STORE),
+        "forecasters": dg.AssetIn(partition_mapping=ANY_PARTITION),
+    },
+    io_manager_key="hot_io_manager",
+    kinds={"polars", "deltalake", "lightgbm"},
+    metadata={"cost/forecaster": "governed"},
+)
+@metered
+def prediction_daily(
+    context: dg.AssetExecutionContext,
+    prediction_floor: ByStore,
+    feature_sales: TableView,
+    cleaned_sales: TableView,
+    raw_prices: TableView,
+    demand_segments: TableView,
+    forecasters: TableView,
+    raw_calendar: pl.DataFrame,
+    settings: dg.ResourceParam[Settings],
+) -> ByStore:
+    """Every item-store's forecast by the rung its segment earns, the floor where that fails."""
+    cells = _cells(context)
+    models: dict[bytes, gbm.Model] = {}  # read once, used for every store
+
+    def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
+        segments = demand_segments.latest(cutoff, stores=store_id)
+        horizon = settings.horizon
+        ahead = Cells(cutoff + timedelta(days=1), cutoff + timedelta(days=horizon), (store_id,))
+        today = Cells(cutoff, cutoff, (store_id,))
+        better: dict[Rung, pl.DataFrame] = {}
+        for row in forecasters.latest(cutoff, by=["segment_group"]).iter_rows(named=True):
+            members = segments.filter(segment_group=row["segment_group"])
+            if members.is_empty():
+                continue
+            if row["rung"] == "gbm":
+                artefact = row["artefact"]
+                model = models.setdefault(artefact, gbm.Model(artefact))
+                prices = daily_prices(raw_prices.frame(ahead), ahead.first, ahead.last)
+                rows = model.predict(
+                    feature_sales.frame(today), prices, members, raw_calendar, cutoff, horizon
+                )
+            elif row["rung"] == "statistical":
+                sales = cleaned_sales.frame(today.back(statistical.HISTORY_DAYS), SALES)
+                classes = dict(members.select("item_id", "demand_class").iter_rows())
+                rows = statistical.predict(row["artefact"], sales, classes, cutoff, horizon)
+            else:
+                continue
+            better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
+        return upgraded(_explained(base, segments), better)
+
+    def of_store(store_id: str) -> pl.DataFrame:
+        base = prediction_floor.load(store_id)
+        return pl.concat(
+            of_cutoff(store_id, cutoff, base.filter(cutoff=cutoff))
+            for cutoff in _each_cutoff(cells)
+        )
+
+    return ByStore(cells.stores or (), of_store)
+
+
+def _explained(base: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
+    """Say why an item is on the floor: its segment is, or its forecaster had no answer."""
+    reasons = segments.select(
+        "item_id",
+        reason=pl.when(pl.col("rung") == "floor")
+        .then(pl.format("segment group {} is served by the floor", "segment_group"))
+        .otherwise(pl.format("no forecast from rung {}: floor used instead", "rung")),
+    )
+    return base.drop("reason").join(reasons, on="item_id", how="left", maintain_order="left")

@@ -1,0 +1,54 @@
+"""Demand segments: what each item in each store is worth and how it sells.
+
+Belongs here: measuring store by store and classifying all stores together. Does not: the
+thresholds (`policies/segments.yaml`) or what they mean (`forecast_core.segments`).
+"""
+
+from datetime import timedelta
+
+import dagster as dg
+import polars as pl
+
+from forecast_assets.partitions import MONTHS, MONTHS_OF_STORES
+from forecast_core.cells import Cells
+from forecast_core.schema import TABLES
+from forecast_core.segments import SegmentPolicy, classify, measure
+from resources import DataSpan
+from resources.meter import metered
+from resources.partition_keys import decode
+from resources.table_view import TableView
+
+MEASURED = list(TABLES["cleaned_sales"].columns)
+
+
+@dg.asset(
+    partitions_def=MONTHS,
+    backfill_policy=dg.BackfillPolicy.multi_run(),
+    ins={"cleaned_sales": dg.AssetIn(partition_mapping=MONTHS_OF_STORES)},
+    io_manager_key="hot_io_manager",
+    kinds={"polars", "deltalake"},
+)
+@metered
+def demand_segments(
+    context: dg.AssetExecutionContext,
+    cleaned_sales: TableView,
+    span: dg.ResourceParam[DataSpan],
+    segment_policy: dg.ResourceParam[SegmentPolicy],
+) -> dg.Output[pl.DataFrame]:
+    """ABC x demand class x life stage of every item-store, as of the month's last known day."""
+    month = decode(context.partition_keys, TABLES["demand_segments"].cut).cells
+    assert month is not None
+    as_of = min(month.last, span.as_of)
+    window = Cells(as_of - timedelta(days=segment_policy.window_days - 1), as_of)
+    stores = cleaned_sales.by_store(window, MEASURED)
+    measured = [measure(sales, as_of, segment_policy) for _, sales in stores.frames()]
+    segments = classify(pl.concat(measured), as_of, segment_policy)
+    groups = segments.group_by("segment_group", "rung").len("item_stores").sort("segment_group")
+    return dg.Output(
+        segments,
+        metadata={
+            "item_stores": segments.height,
+            "groups": dg.MetadataValue.json(groups.to_dicts()),
+            "policy_version": segment_policy.version,
+        },
+    )

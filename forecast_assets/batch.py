@@ -1,0 +1,154 @@
+"""The main job from end to end: which partitions of which assets, in which order.
+
+Belongs here: the stages of a forecast cycle as data, and running them in one process on the
+Dagster instance at hand. Does not: what an asset does, nor what is printed (`commands.run`).
+
+Assets with different partitions cannot share a run, so a cycle is a short list of runs.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import dagster as dg
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run: assets that share their partitions, over the closed range `start`..`end`."""
+
+    title: str
+    assets: tuple[str, ...]
+    start: str | None = None
+    end: str | None = None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The run tags that make Dagster take the range as one run."""
+        return {RANGE_START: self.start, RANGE_END: self.end} if self.start and self.end else {}
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What a cycle covers: data `first`..`last`, a forecast made at `cutoff`.
+
+    `stores` and `groups` in the order in which the instance lists their partitions;
+    `feature_days` is how far back a forecaster looks.
+    """
+
+    first: date
+    last: date
+    cutoff: date
+    stores: tuple[str, ...]
+    groups: tuple[str, ...]
+    feature_days: int
+    horizon: int
+
+    def landing(self) -> Iterator[Stage]:
+        """Land and clean everything that the source has."""
+        known = self.last + timedelta(days=self.horizon)  # prices are planned ahead
+        landed = ("raw_sales", "cleaned_sales", "quarantined_sales")
+        yield Stage("calendar", ("raw_calendar",))
+        yield Stage("land prices", ("raw_prices",), *self._months(self.first, known))
+        yield Stage("land and clean sales", landed, *self._months(self.first, self.last))
+
+    def training(self) -> Iterator[Stage]:
+        """Classify demand, build features as far back as training looks, fit the forecasters."""
+        month = _month(self.cutoff)
+        since = max(self.first, self.cutoff - timedelta(days=self.feature_days))
+        yield Stage("classify demand", ("demand_segments",), month, month)
+        yield Stage("build features", ("feature_sales",), *self._months(since, self.cutoff))
+        yield Stage("train forecasters", ("forecasters",), self.groups[0], self.groups[-1])
+
+    def refreshing(self) -> Iterator[Stage]:
+        """What a later cutoff needs when its forecasters are already trained."""
+        month = _month(self.cutoff)
+        yield Stage("classify demand", ("demand_segments",), month, month)
+        yield Stage("build features", ("feature_sales",), *self._months(self.cutoff, self.cutoff))
+
+    def forecasting(self) -> Iterator[Stage]:
+        """The floor for every item-store, then the upgrades, then every level and the score."""
+        day = self.cutoff.isoformat()
+        first, last = f"{day}|{self.stores[0]}", f"{day}|{self.stores[-1]}"
+        yield Stage("floor for every item", ("prediction_floor",), first, last)
+        yield Stage("upgrade by segment", ("prediction_daily",), first, last)
+        yield Stage(
+            "every level, and the score", ("prediction_reconciled", "eval_accuracy"), day, day
+        )
+
+    def _months(self, first: date, last: date) -> tuple[str, str]:
+        return f"{_month(first)}|{self.stores[0]}", f"{_month(last)}|{self.stores[-1]}"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage left behind. `failed_checks` do not stop a cycle: they are shown."""
+
+    stage: Stage
+    run_id: str
+    seconds: float
+    failed_checks: tuple[str, ...]
+
+
+class StageFailed(RuntimeError):
+    """A stage did not succeed; the message names the step and its error."""
+
+
+def run_stages(
+    defs: dg.Definitions, instance: dg.DagsterInstance, stages: Sequence[Stage]
+) -> Iterator[StageResult]:
+    """Run the stages in this process, one after the other.
+
+    Raises:
+        StageFailed: a step failed; the earlier stages keep what they wrote.
+    """
+    for stage in stages:
+        yield _run_stage(defs, instance, stage)
+
+
+def register_stores(instance: dg.DagsterInstance, stores: Sequence[str]) -> tuple[str, ...]:
+    """Make a partition of every store that has none yet; all stores, in partition order."""
+    known = instance.get_dynamic_partitions("stores")
+    new = [store for store in stores if store not in known]
+    if new:
+        instance.add_dynamic_partitions("stores", new)
+    return tuple(instance.get_dynamic_partitions("stores"))
+
+
+def _run_stage(defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage) -> StageResult:
+    began = time.monotonic()
+    job = defs.resolve_implicit_global_asset_job_def()
+    done = job.execute_in_process(
+        run_config=QUIET,
+        instance=instance,
+        tags=stage.tags,
+        asset_selection=[dg.AssetKey(name) for name in stage.assets],
+        raise_on_error=False,
+    )
+    if not done.success:
+        raise StageFailed(f"{stage.title}: {_first_failure(done)}")
+    failed = tuple(
+        f"{check.asset_key.to_user_string()}:{check.check_name}"
+        for check in done.get_asset_check_evaluations()
+        if not check.passed
+    )
+    return StageResult(stage, done.run_id, time.monotonic() - began, failed)
+
+
+def _first_failure(done: dg.ExecuteInProcessResult) -> str:
+    for event in done.all_events:
+        if event.is_step_failure and event.step_failure_data.error is not None:
+            error = event.step_failure_data.error
+            while error.cause is not None:
+                error = error.cause
+            return f"step {event.step_key}: {error.message.strip()}"
+    return "the run failed before any step; see its log in the Dagster UI"
+
+
+def _month(day: date) -> str:
+    return day.replace(day=1).isoformat()

@@ -1,0 +1,26 @@
+"""The console script `forecast`: one program, sub-commands mounted from `commands`.
+
+Belongs here: the list of sub-commands. Does not: what they do, nor any import that costs time
+before a command is chosen.
+"""
+
+import typer
+
+from forecast_assets.commands import incidents, lake, levers, run, stores
+
+app = typer.Typer(
+    help="Forecast every item in every store, on budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+app.command("run")(run.run)
+app.command("demo")(run.demo)
+app.command("m5")(run.m5)
+for name, module in (
+    ("incidents", incidents),
+    ("lake", lake),
+    ("levers", levers),
+    ("stores", stores),
+):
+    app.add_typer(module.app, name=name)

@@ -1,0 +1,181 @@
+"""`forecast run`, `forecast demo`, `forecast m5`: the main job, and what came of it.
+
+Belongs here: options, progress and the closing report. Does not: the stages (`batch`) or any
+forecasting. Everything heavy is imported when a command runs.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resources import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from forecast_assets.batch import Stage
+
+Cutoff = Annotated[str, typer.Option(help="Last day known to the forecast, YYYY-MM-DD.")]
+Horizon = Annotated[int, typer.Option(min=1, help="Days ahead.")]
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no date; write it as YYYY-MM-DD") from None
+
+
+def run_cycle(settings: Settings, *, land: bool = True, train: bool = True) -> list[str]:
+    """Land, train and forecast at `settings.as_of`, with progress; the run ids."""
+    import dagster as dg
+
+    from forecast_assets.batch import Cycle, register_stores
+    from forecast_assets.definitions import build_defs
+    from forecast_assets.partitions import SEGMENT_GROUPS
+    from forecast_core.rungs.gbm import TRAINING_DAYS
+    from resources.wiring import data_span, source_of
+
+    span = data_span(settings)
+    with dg.DagsterInstance.get() as instance:
+        stores = register_stores(instance, source_of(settings).stores())
+        cycle = Cycle(
+            span.first,
+            span.last,
+            span.as_of,
+            stores,
+            tuple(SEGMENT_GROUPS.get_partition_keys()),
+            TRAINING_DAYS,
+            settings.horizon,
+        )
+        stages = [
+            *(cycle.landing() if land else ()),
+            *(cycle.training() if train else cycle.refreshing()),
+            *cycle.forecasting(),
+        ]
+        return _with_progress(build_defs(settings), instance, stages)
+
+
+def _with_progress(
+    defs: "dg.Definitions", instance: "dg.DagsterInstance", stages: Sequence["Stage"]
+) -> list[str]:
+    from rich.console import Console
+
+    from forecast_assets.batch import StageFailed, run_stages
+
+    console = Console(stderr=True)
+    results = run_stages(defs, instance, stages)
+    run_ids = []
+    for at, stage in enumerate(stages, start=1):
+        with console.status(f"{at}/{len(stages)} {stage.title} ..."):
+            try:
+                done = next(results)
+            except StageFailed as failure:
+                console.print(f"[red]failed[/red] {failure}", soft_wrap=True)
+                raise typer.Exit(1) from failure
+        run_ids.append(done.run_id)
+        console.print(f"{at:>2}/{len(stages)} {stage.title:<28} {done.seconds:6.1f} s")
+        for check in done.failed_checks:
+            console.print(f"      [yellow]check failed[/yellow] {check}")
+    return run_ids
+
+
+def run(
+    cutoff: Annotated[str | None, typer.Option(help="Default: the last day of the data.")] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Days ahead.")] = None,
+    land: Annotated[bool, typer.Option(help="Land and clean the source first.")] = True,
+    train: Annotated[bool, typer.Option(help="Fit forecasters; else use the last ones.")] = True,
+) -> None:
+    """Land the configured source, train, and forecast every item in every store."""
+    settings = Settings.from_environment()
+    settings = replace(
+        settings,
+        as_of=_day(cutoff) if cutoff else settings.as_of,
+        horizon=horizon or settings.horizon,
+    )
+    began = time.monotonic()
+    runs = run_cycle(settings, land=land, train=train)
+    report(settings, runs, time.monotonic() - began, scored=settings.as_of)
+
+
+def demo() -> None:
+    """The main job on generated data: once with the last weeks hidden and scored, once live."""
+    from resources.wiring import data_span
+
+    settings = replace(Settings.from_environment(), source="demo")
+    began = time.monotonic()
+    last = data_span(replace(settings, as_of=None)).last
+    hidden = last - timedelta(days=settings.horizon)
+    typer.echo(f"Forecast of {hidden}, its {settings.horizon} days then scored:", err=True)
+    runs = run_cycle(replace(settings, as_of=hidden))
+    typer.echo(f"Forecast of {last}, by the forecasters just trained:", err=True)
+    runs += run_cycle(replace(settings, as_of=last), land=False, train=False)
+    report(replace(settings, as_of=last), runs, time.monotonic() - began, scored=hidden)
+    typer.echo("Next: `make dev` and http://localhost:3000 (asset graph, costs, checks).")
+
+
+def m5(
+    m5_dir: Annotated[Path, typer.Option(help="Folder of the official M5 files.")],
+    cutoff: Cutoff = "2016-05-22",
+    horizon: Horizon = 28,
+    out: Annotated[Path, typer.Option(help="Parquet to write, in the official row order.")] = Path(
+        "out/m5_forecast.parquet"
+    ),
+) -> None:
+    """The whole of M5 through the same graph, and its forecast in the official layout."""
+    settings = replace(
+        Settings.from_environment(),
+        source="m5",
+        m5_dir=m5_dir.expanduser().resolve(),
+        as_of=_day(cutoff),
+        horizon=horizon,
+    )
+    began = time.monotonic()
+    runs = run_cycle(settings)
+    write_official(settings, out)
+    report(settings, runs, time.monotonic() - began, scored=settings.as_of)
+    typer.echo(f"Forecast written to {out}")
+
+
+def write_official(settings: Settings, out: Path) -> None:
+    """`item_id, store_id, F1..F<horizon>`, rows in the order of the sales file."""
+    import polars as pl
+
+    from forecast_core.cells import Cells
+    from resources.sources import M5Source
+    from resources.wiring import lake_of, source_of
+
+    assert settings.as_of is not None
+    table = lake_of(settings).table("prediction_daily")
+    rows = table.read(Cells(settings.as_of, settings.as_of)).frame.collect()
+    ahead = (pl.col("ds") - pl.col("cutoff")).dt.total_days()
+    wide = rows.with_columns(day=pl.format("F{}", ahead)).pivot(
+        "day", index=["item_id", "store_id"], values="mean"
+    )
+    days = [f"F{k}" for k in range(1, settings.horizon + 1)]
+    source = source_of(settings)
+    assert isinstance(source, M5Source)
+    order = source.series_order()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    official = order.join(wide, on=["item_id", "store_id"], how="left", maintain_order="left")
+    official.select("item_id", "store_id", *days).write_parquet(out)
+
+
+def report(
+    settings: Settings, runs: Sequence[str], seconds: float, scored: date | None = None
+) -> None:
+    """Print forecasts made, accuracy beside the floor, cost by pipeline, bytes by tier."""
+    from rich.console import Console
+
+    from forecast_assets import summary
+
+    console = Console(file=sys.stdout)
+    for table in summary.tables(settings, runs, scored):
+        console.print(table)
+    console.print(f"{seconds:.0f} s in all")

@@ -1,0 +1,38 @@
+"""The code location: assets, checks, jobs, schedules, sensors and the resources they run on.
+
+Belongs here: putting the parts together, with overrides for tests. Does not: any part.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from forecast_assets import checks, jobs, sensors
+from forecast_assets.layers import layer_assets
+from resources import Settings
+from resources.wiring import build_resources
+
+
+def build_defs(
+    settings: Settings | None = None, resources: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Everything, on the given settings; `resources` replace those of the same key."""
+    settings = settings or Settings.from_environment()
+    return dg.Definitions(
+        assets=layer_assets(),
+        asset_checks=checks.ALL,
+        jobs=jobs.ALL,
+        schedules=jobs.SCHEDULES,
+        sensors=sensors.ALL,
+        resources={**build_resources(settings), **(resources or {})},
+        executor=dg.multiprocess_executor.configured(
+            # Preload imports only: polars or torch work in the fork server would not survive.
+            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
+        ),
+    )
+
+
+PRELOADED = ["forecast_assets.layers"]
+
+defs = build_defs()

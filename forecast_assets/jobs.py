@@ -1,0 +1,77 @@
+"""Jobs and their schedules: the daily and the weekly rhythm.
+
+Belongs here: which assets run together and when. Does not: what is stale (automation conditions
+in `layers`), nor the end-to-end cycle of the console script (`batch`).
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from forecast_assets.batch import RANGE_END, RANGE_START
+from forecast_assets.partitions import STORES
+from resources import DataSpan
+
+Job = Any  # what `define_asset_job` returns has no public name
+
+LANDED = ("raw_sales", "raw_prices", "cleaned_sales", "quarantined_sales")
+
+landing_job = dg.define_asset_job(
+    "landing_job", dg.AssetSelection.assets(*LANDED), description="Land and clean sales."
+)
+features_job = dg.define_asset_job("features_job", dg.AssetSelection.assets("feature_sales"))
+segments_job = dg.define_asset_job("segments_job", dg.AssetSelection.assets("demand_segments"))
+training_job = dg.define_asset_job("training_job", dg.AssetSelection.groups("forecasters"))
+prediction_job = dg.define_asset_job(
+    "prediction_job",
+    dg.AssetSelection.assets("prediction_floor", "prediction_daily"),
+    description="The floor for every item-store first, then the upgrades.",
+)
+publishing_job = dg.define_asset_job(
+    "publishing_job", dg.AssetSelection.assets("prediction_reconciled", "eval_accuracy")
+)
+
+
+def _over_stores(instance: dg.DagsterInstance, day: str) -> dict[str, str]:
+    """Tags of one run over `day` of every store; none while no store is registered."""
+    stores = instance.get_dynamic_partitions(STORES.name or "")
+    if not stores:
+        return {}
+    return {RANGE_START: f"{day}|{stores[0]}", RANGE_END: f"{day}|{stores[-1]}"}
+
+
+def _each_store_today(name: str, job: Job, cron: str, by_month: bool) -> dg.ScheduleDefinition:
+    @dg.schedule(name=name, job=job, cron_schedule=cron)
+    def schedule(
+        context: dg.ScheduleEvaluationContext, span: dg.ResourceParam[DataSpan]
+    ) -> dg.RunRequest | dg.SkipReason:
+        day: date = span.as_of.replace(day=1) if by_month else span.as_of
+        tags = _over_stores(context.instance, day.isoformat())
+        if not tags:
+            return dg.SkipReason("no store is registered yet: run `forecast stores register`")
+        return dg.RunRequest(run_key=None, tags=tags)
+
+    return schedule
+
+
+ALL: Sequence[Job] = [
+    landing_job,
+    segments_job,
+    features_job,
+    training_job,
+    prediction_job,
+    publishing_job,
+]
+
+SCHEDULES: Sequence[dg.ScheduleDefinition] = [
+    _each_store_today("nightly_landing", landing_job, "0 1 * * *", by_month=True),
+    _each_store_today("nightly_features", features_job, "30 1 * * *", by_month=True),
+    _each_store_today("nightly_prediction", prediction_job, "0 3 * * *", by_month=False),
+    dg.ScheduleDefinition(
+        name="weekly_training",
+        job=training_job,
+        cron_schedule="0 20 * * 0",
+    ),
+]

@@ -1,0 +1,313 @@
+"""The gbm rung: one LightGBM shared by many series, direct for every day of the horizon.
+
+Belongs here: examples (an origin, a day ahead, what was sold), fitting and predicting. Does not:
+features of the past (`origin_features`) and choosing who is served (`forecast_core.segments`).
+
+The horizon is a feature, so one model answers for all days ahead and errors do not feed back as
+they do in a recursive model. The loss is Poisson: sales are counts and mostly zero.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from forecast_core.rungs import target_days
+from forecast_core.rungs.frames import means
+from forecast_core.rungs.grid import Floats, Grid
+from forecast_core.rungs.origin_features import FEATURE_SETS, YEAR_AGO_WEEKS
+from forecast_core.rungs.target_days import TargetDays
+
+TRAINING_DAYS = 280
+LEVELS = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
+_CATEGORICAL = (
+    "weekday", "month", *target_days.EVENTS, "event_before", "event_after",
+    "dept_id", "cat_id", "store_id", "state_id",
+)  # fmt: skip
+_MIN_AGE_DAYS = 28
+
+
+@dataclass(frozen=True)
+class GbmSpec:
+    """How a shared model is fitted; the defaults were chosen on M5 windows before d_1886."""
+
+    features: str = "full"
+    per_origin: int = 2  # days ahead drawn for each item and origin
+    rounds: int = 250
+    learning_rate: float = 0.06
+    num_leaves: int = 96
+    min_data_in_leaf: int = 200
+    feature_fraction: float = 0.5
+    bagging_fraction: float = 0.6
+    lambda_l2: float = 1.0
+    max_bin: int = 127
+    threads: int = 2
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Coding:
+    """The codes that a model was fitted with: names of events and of every level."""
+
+    events: dict[str, list[str]]
+    levels: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, calendar: pl.DataFrame, series: pl.DataFrame) -> Coding:
+        """From the calendar and one row a series (all stores)."""
+        return cls(
+            target_days.vocabulary(calendar),
+            {level: sorted(series[level].unique().to_list()) for level in LEVELS},
+        )
+
+    def codes(self, series: pl.DataFrame) -> Floats:
+        """Level codes of each row [rows, levels]; what the model never saw is NaN."""
+        coded = [
+            series[level]
+            .replace_strict(
+                {name: float(at) for at, name in enumerate(self.levels[level])},
+                default=None,
+                return_dtype=pl.Float32,
+            )
+            .to_numpy()
+            for level in LEVELS
+        ]
+        return np.stack(coded, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """`x` float32 [rows, columns of the spec], `y` float32 [rows] units sold."""
+
+    x: Floats
+    y: Floats
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model as text, and what drove its cost."""
+
+    artefact: bytes
+    drivers: dict[str, float]
+
+
+def columns(spec: GbmSpec) -> list[str]:
+    """Names of the model's columns, in order."""
+    relative = ["same_weekday_4", "same_weekday_8", "year_ago", "year_ago_change"]
+    return [
+        *FEATURE_SETS[spec.features],
+        *relative,
+        "horizon",
+        *target_days.COLUMNS,
+        "price_change",
+        "price_to_mean",
+        *LEVELS,
+    ]
+
+
+def examples(
+    features: pl.DataFrame,
+    sales: pl.DataFrame,
+    series: pl.DataFrame,
+    calendar: pl.DataFrame,
+    coding: Coding,
+    cutoff: date,
+    horizon: int,
+    spec: GbmSpec,
+) -> Examples:
+    """Examples of one store: `per_origin` random days ahead of each origin, none past `cutoff`.
+
+    Args:
+        features: `feature_sales` rows of the store, origins before the cutoff.
+        sales: `cleaned_sales` rows from the first origin to the cutoff.
+        series: the store's items that this model serves, with the `LEVELS` columns.
+    """
+    origins = features.filter(
+        (pl.col("age_days") >= _MIN_AGE_DAYS) & (pl.col("mean_112") > 0) & (pl.col("date") < cutoff)
+    ).join(series.select(LEVELS), on=["item_id", "store_id"], how="inner", maintain_order="left")
+    if origins.is_empty():
+        return Examples(*(np.empty(s, np.float32) for s in ((0, len(columns(spec))), 0)))
+    store_id, state_id = series["store_id"][0], series["state_id"][0]
+    rng = np.random.default_rng([spec.seed, zlib.crc32(store_id.encode())])
+    ahead = rng.integers(1, horizon + 1, (origins.height, spec.per_origin)).reshape(-1)
+    row = np.repeat(np.arange(origins.height), spec.per_origin)
+    first = origins["date"].min()
+    assert isinstance(first, date)
+    grid = Grid.of(sales, ["units", "sell_price"], first, cutoff)
+    at = (origins["date"] - first).dt.total_days().to_numpy()[row] + ahead
+    item = _positions(origins["item_id"], grid.items)[row]
+    inside = (at < grid.n_days) & (item >= 0)
+    row, ahead, at, item = row[inside], ahead[inside], at[inside], item[inside]
+    sold = grid.values["units"][item, at]
+    known = np.isfinite(sold)
+    row, ahead, at, item, sold = row[known], ahead[known], at[known], item[known], sold[known]
+    days = TargetDays.of(calendar, coding.events, state_id, first, cutoff)
+    price = grid.values["sell_price"][item, at]
+    return Examples(_design(origins, row, ahead, price, days, at, coding, spec), sold)
+
+
+def fit(parts: Sequence[Examples], coding: Coding, spec: GbmSpec) -> Fitted:
+    """Fit one model on the examples of all stores.
+
+    Raises:
+        ValueError: no examples at all.
+    """
+    import lightgbm as lgb
+
+    names = columns(spec)
+    x = np.concatenate([part.x for part in parts])
+    y = np.concatenate([part.y for part in parts])
+    if not len(y):
+        raise ValueError("no example to learn from: too little history before the cutoff")
+    data = lgb.Dataset(
+        x,
+        y,
+        feature_name=names,
+        categorical_feature=[name for name in _CATEGORICAL if name in names],
+        free_raw_data=True,
+    )
+    booster = lgb.train(_parameters(spec), data, spec.rounds)
+    text = {
+        "kind": "gbm",
+        "spec": asdict(spec),
+        "events": coding.events,
+        "levels": coding.levels,
+        "model": booster.model_to_string(),
+    }
+    drivers = {
+        "rows": float(len(y)),
+        "columns": float(len(names)),
+        "trees": float(booster.num_trees()),
+        "units": float(y.sum()),
+    }
+    return Fitted(json.dumps(text).encode(), drivers)
+
+
+class Model:
+    """A fitted model, read from its text once and used store by store."""
+
+    def __init__(self, artefact: bytes) -> None:
+        import lightgbm as lgb
+
+        text = json.loads(artefact)
+        self.spec = GbmSpec(**text["spec"])
+        self.coding = Coding(text["events"], text["levels"])
+        self.booster = lgb.Booster(model_str=text["model"])
+
+    def predict(
+        self,
+        features: pl.DataFrame,
+        prices: pl.DataFrame,
+        series: pl.DataFrame,
+        calendar: pl.DataFrame,
+        cutoff: date,
+        horizon: int,
+    ) -> pl.DataFrame:
+        """(item_id, ds, mean) of one store's items that have features at the cutoff.
+
+        Args:
+            features: `feature_sales` rows dated `cutoff`.
+            prices: known future prices (item_id, date, sell_price) a day; a missing one is taken
+                to stay as it was at the cutoff.
+            series: the items to serve, with the `LEVELS` columns.
+        """
+        origins = features.filter(pl.col("date") == cutoff).join(
+            series.select(LEVELS), on=["item_id", "store_id"], how="inner", maintain_order="left"
+        )
+        if origins.is_empty():
+            return means([], cutoff, np.empty((0, horizon)))
+        row = np.repeat(np.arange(origins.height), horizon)
+        ahead = np.tile(np.arange(1, horizon + 1), origins.height)
+        first, last = cutoff + timedelta(days=1), cutoff + timedelta(days=horizon)
+        items = origins["item_id"].to_list()
+        grid = Grid.of(prices, ["sell_price"], first, last, items)
+        price = grid.values["sell_price"][
+            _positions(origins["item_id"], grid.items)[row], ahead - 1
+        ]
+        days = TargetDays.of(calendar, self.coding.events, series["state_id"][0], first, last)
+        x = _design(origins, row, ahead, price, days, ahead - 1, self.coding, self.spec)
+        mean = self.booster.predict(x, num_threads=self.spec.threads)
+        return means(items, cutoff, np.asarray(mean).reshape(len(items), horizon))
+
+
+def _positions(wanted: pl.Series, items: tuple[str, ...]) -> np.ndarray:
+    return (
+        wanted.replace_strict(
+            {item: at for at, item in enumerate(items)}, default=-1, return_dtype=pl.Int64
+        )
+        .to_numpy()
+        .astype(np.intp)
+    )
+
+
+def _design(
+    origins: pl.DataFrame,
+    row: np.ndarray,
+    ahead: np.ndarray,
+    price: np.ndarray,
+    days: TargetDays,
+    at: np.ndarray,
+    coding: Coding,
+    spec: GbmSpec,
+) -> Floats:
+    """The model's columns for each (origin row, day ahead)."""
+    kept = FEATURE_SETS[spec.features]
+    past = origins.select(kept).to_numpy().astype(np.float32)
+    weekday = days.by_column["weekday"][at].astype(np.intp)
+    week = np.minimum((ahead - 1) // 7, YEAR_AGO_WEEKS - 1)
+    ago = _chosen(origins, "year_ago_", range(1, YEAR_AGO_WEEKS + 1), row, week)
+    change = ago - _column(origins, "year_ago_28")[row]
+    today = _column(origins, "price")[row]
+    price = np.where(np.isfinite(price), price, today)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative = [price / today, price / _column(origins, "price_mean_365")[row]]
+    rest = [
+        _chosen(origins, "weekday_4_", range(7), row, weekday),
+        _chosen(origins, "weekday_8_", range(7), row, weekday),
+        ago,
+        change,
+        ahead,
+        *days.at(at),
+        *relative,
+    ]
+    tail = np.stack([np.asarray(column, dtype=np.float32) for column in rest], axis=1)
+    return np.concatenate([past[row], tail, coding.codes(origins)[row]], axis=1)
+
+
+def _column(frame: pl.DataFrame, name: str) -> Floats:
+    values: Floats = frame[name].to_numpy().astype(np.float32)
+    return values
+
+
+def _chosen(
+    frame: pl.DataFrame, prefix: str, numbers: range, row: np.ndarray, which: np.ndarray
+) -> Floats:
+    table = frame.select([f"{prefix}{k}" for k in numbers]).to_numpy()
+    picked: Floats = table[row, which].astype(np.float32)
+    return picked
+
+
+def _parameters(spec: GbmSpec) -> dict[str, Any]:
+    return {
+        "objective": "poisson",
+        "learning_rate": spec.learning_rate,
+        "num_leaves": spec.num_leaves,
+        "min_data_in_leaf": spec.min_data_in_leaf,
+        "feature_fraction": spec.feature_fraction,
+        "bagging_fraction": spec.bagging_fraction,
+        "bagging_freq": 1,
+        "lambda_l2": spec.lambda_l2,
+        "max_bin": spec.max_bin,
+        "num_threads": spec.threads,
+        "seed": spec.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }

@@ -1,0 +1,114 @@
+"""The statistical rung: one small model a series, chosen for its demand class.
+
+Belongs here: intermittent-demand methods from statsforecast, and choosing among them on the last
+weeks. Does not: series that earn a shared model (`gbm`).
+
+Sources: Croston (1972), Syntetos and Boylan (2005), Teunter, Syntetos and Babai (2011).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from forecast_core.rungs.frames import means
+from forecast_core.rungs.grid import Grid
+
+HISTORY_DAYS = 365
+TRIAL_DAYS = 28
+TRIAL_SERIES = 200  # a class is judged on at most so many series
+_TOO_SHORT = 2  # days of history under which a model has nothing to go on
+
+
+def _candidates() -> Mapping[str, Any]:
+    from statsforecast.models import ADIDA, TSB, CrostonOptimized, CrostonSBA
+
+    return {
+        "sba": CrostonSBA(),
+        "croston": CrostonOptimized(),
+        "tsb": TSB(alpha_d=0.1, alpha_p=0.1),
+        "adida": ADIDA(),
+    }
+
+
+def choose(trials: Mapping[str, Mapping[str, tuple[float, int]]]) -> dict[str, str]:
+    """The method of least mean squared error for each demand class.
+
+    Args:
+        trials: class -> method -> (sum of squared errors, days), over all stores.
+    """
+    return {demand: _best(of) for demand, of in trials.items()}
+
+
+def _best(of: Mapping[str, tuple[float, int]]) -> str:
+    return min(of, key=lambda method: (of[method][0] / max(of[method][1], 1), method))
+
+
+def trial(
+    sales: pl.DataFrame, classes: Mapping[str, str], cutoff: date
+) -> dict[str, dict[str, tuple[float, int]]]:
+    """Errors of every candidate on the last `TRIAL_DAYS` of one store, by demand class.
+
+    Args:
+        sales: rows of one store, `HISTORY_DAYS` back from the cutoff.
+        classes: item -> demand class; items beyond `TRIAL_SERIES` a class are not tried.
+    """
+    taken: dict[str, list[str]] = {}
+    for item in sorted(classes):
+        taken.setdefault(classes[item], []).append(item)
+    items = [item for of in taken.values() for item in of[:TRIAL_SERIES]]
+    grid = _history(sales, items, cutoff)
+    past, truth = grid.values["units"][:, :-TRIAL_DAYS], grid.values["units"][:, -TRIAL_DAYS:]
+    found: dict[str, dict[str, tuple[float, int]]] = {}
+    for method in _candidates():
+        errors = (_run(past, [method] * len(grid.items), TRIAL_DAYS) - truth) ** 2
+        for row, item in enumerate(grid.items):
+            total, days = found.setdefault(classes[item], {}).get(method, (0.0, 0))
+            mine = errors[row][np.isfinite(errors[row])]
+            found[classes[item]][method] = (total + float(mine.sum()), days + len(mine))
+    return found
+
+
+def artefact(chosen: Mapping[str, str]) -> bytes:
+    """The choice as JSON: demand class -> method."""
+    return json.dumps({"kind": "statistical", "methods": dict(chosen)}, sort_keys=True).encode()
+
+
+def predict(
+    fitted: bytes,
+    sales: pl.DataFrame,
+    classes: Mapping[str, str],
+    cutoff: date,
+    horizon: int,
+) -> pl.DataFrame:
+    """(item_id, ds, mean) of the items of one store; mean is NaN where history is too short."""
+    methods = json.loads(fitted)["methods"]
+    grid = _history(sales, sorted(classes), cutoff)
+    fallback = "sba"  # a class that was absent when the choice was made
+    chosen = [methods.get(classes[item], fallback) for item in grid.items]
+    return means(grid.items, cutoff, _run(grid.values["units"], chosen, horizon))
+
+
+def _history(sales: pl.DataFrame, items: Sequence[str], cutoff: date) -> Grid:
+    on_sale = sales.filter(pl.col("on_sale")) if "on_sale" in sales.columns else sales
+    return Grid.of(on_sale, ["units"], cutoff - timedelta(days=HISTORY_DAYS - 1), cutoff, items)
+
+
+def _run(history: np.ndarray, methods: Sequence[str], horizon: int) -> np.ndarray:
+    """Forecast each row by its method: [rows, horizon], NaN for a history that is too short."""
+    models = _candidates()
+    found = np.full((len(methods), horizon), np.nan)
+    for row, method in enumerate(methods):
+        known = history[row][np.isfinite(history[row])]
+        if len(known) < _TOO_SHORT:
+            continue
+        if not known.any():
+            found[row] = 0.0
+            continue
+        found[row] = models[method].forecast(y=known.astype(np.float64), h=horizon)["mean"]
+    return found

@@ -6,7 +6,8 @@ not: what-if scenarios (`capacity`), budgets (`admission`) or reading the ledger
 Each pipeline runs on its own days, so its money is forecast as runs still due (from the schedule
 where one is given, else the weekdays it has kept) times the money of a run (its recent level, with
 growth). The interval is simulated: days are drawn from the pipeline's own past, and the level and
-growth from their errors. One bad day in the past is one of the days drawn, never the level.
+growth from their errors. A day that was out of all proportion is an incident, not a forecast: what
+is drawn of it is held to four times the noise.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ def forecast(
     known = daily.filter(pl.col("day") <= today)
     in_period = known.filter(pl.col("day") >= period_first)
     spent = float(in_period["cost"].sum())
+    if today == period_last:
+        ended = in_period.group_by("pipeline").agg(pl.col("cost").sum()).sort("pipeline")
+        return Spend(spent, spent, spent, spent, dict(ended.iter_rows()), {}, (spent,))
     draws = np.full(_DRAWS, spent)
     by_pipeline, notes = {}, {}
     rest = [today + timedelta(days=i) for i in range(1, (period_last - today).days + 1)]
@@ -136,18 +140,18 @@ def _paths(
     slope, _, low, high = theilslopes(y, x)
     # Growth is believed as far as its own error lets it; a short or noisy past has none.
     error = max((high - low) / (2 * 1.96), 1e-12)
-    trust = slope**2 / (slope**2 + error**2)
-    growth, growth_error = slope * trust, error * np.sqrt(trust)
-    recent = y[-28:] - growth * x[-28:]
-    level = float(np.median(recent))
+    growth = slope * slope**2 / (slope**2 + error**2)
     residual = y - growth * x - np.median(y - growth * x)
-    residual = residual[-56:]
-    level_error = 1.25 * float(np.std(recent)) / np.sqrt(len(recent))
+    spread = 1.4826 * float(np.median(np.abs(residual)))
+    residual = np.clip(residual[-56:], -4 * spread, 4 * spread)
+    # The level is known best in the middle of the recent past; growth carries it from there.
+    middle, level = float(np.median(x[-28:])), float(np.median((y - growth * x)[-28:]))
+    level_error = 1.25 * float(np.std(residual[-28:])) / np.sqrt(len(residual[-28:]))
     ahead = np.arange(1, len(rest) + 1, dtype=np.float64)
-    g = rng.normal(growth, growth_error, (_DRAWS, 1))
+    drift = rng.normal(0.0, error, (_DRAWS, 1)) * (ahead - middle)
     start = rng.normal(level, level_error, (_DRAWS, 1))
     noise = rng.choice(residual, (_DRAWS, len(rest)))
-    path = np.exp(start + g * ahead + weekdays[[d.weekday() for d in rest]] + noise)
+    path = np.exp(start + growth * ahead + drift + weekdays[[d.weekday() for d in rest]] + noise)
     total: Floats = np.sum(path * runs, axis=1)
     return total
 

@@ -253,7 +253,9 @@ class _Walk:
         first = t
         while first > 0 and self.s.event[first - 1] == self.s.event[t]:
             first -= 1
-        since = self.from_ if self.open is None else max(self.from_, self.open.start)
+        since = self.from_
+        if self.open is not None and self.open.start < first:
+            since = max(since, self.open.start)
         before = [i for i in range(max(since, first - 10), first) if not self.masked[i]]
         if before:
             level = float(np.median(cost[before] - self.offset[before]))
@@ -332,6 +334,7 @@ class _Walk:
             return up, None
         fallen = (ks >= 3) & (ks <= 28) & (-step > _bound(self.looks * self.w.fall_p, bound_df))
         fallen &= mean - mu < -self.w.step_least
+        fallen &= x[starts] < mu + 0.4 * (mean - mu)  # it begins with a fallen observation
         if not fallen.any():
             return None, None
         i = int(np.argmax(np.where(fallen, -step, -np.inf)))

@@ -151,7 +151,7 @@ def charges(ledger: pl.DataFrame, *, at_reference_prices: bool = True) -> tuple[
 def _first(ledger: pl.DataFrame, names: Sequence[str]) -> str | None:
     """The first of `names` that is a column with a value in it."""
     for name in names:
-        if name in ledger.columns and ledger[name].null_count() < len(ledger):
+        if name in ledger.columns and (ledger.is_empty() or not ledger[name].is_null().all()):
             return name
     return None
 

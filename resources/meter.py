@@ -201,8 +201,8 @@ class Meter:
         open_step = _Open(
             step=step,
             payers=self._payers(context, step),
-            mark=self._now(),
-            begun=datetime.now(UTC),
+            mark=probe().charged,  # where the gap ended: no hole between the two
+            begun=self._gaps[-1].end,
             high_water_gib=probe().restart_peak(),
         )
         self._open[step.key] = open_step

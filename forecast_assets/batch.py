@@ -13,6 +13,8 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from forecast_assets.partitions import STORES
+
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
@@ -113,11 +115,12 @@ def run_stages(
 
 def register_stores(instance: dg.DagsterInstance, stores: Sequence[str]) -> tuple[str, ...]:
     """Make a partition of every store that has none yet; all stores, in partition order."""
-    known = instance.get_dynamic_partitions("stores")
+    name = STORES.name or ""
+    known = instance.get_dynamic_partitions(name)
     new = [store for store in stores if store not in known]
     if new:
-        instance.add_dynamic_partitions("stores", new)
-    return tuple(instance.get_dynamic_partitions("stores"))
+        instance.add_dynamic_partitions(name, new)
+    return tuple(instance.get_dynamic_partitions(name))
 
 
 def _run_stage(defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage) -> StageResult:

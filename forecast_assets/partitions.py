@@ -24,7 +24,7 @@ def _next_month(day: date) -> date:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
-STORES = dg.DynamicPartitionsDefinition(name="stores")
+STORES = dg.DynamicPartitionsDefinition(name=f"stores_{_SETTINGS.dataset}")
 MONTHS = dg.MonthlyPartitionsDefinition(
     start_date=_SPAN.first.replace(day=1).isoformat(),
     end_date=_next_month(_SPAN.last + timedelta(days=_SETTINGS.horizon)).isoformat(),

@@ -74,15 +74,32 @@ class Settings:
             demo_seed=_whole(env, "FORECAST_DEMO_SEED", cls.demo_seed, at_least=0),
         )
 
+    def adopt(self) -> None:
+        """Make these the settings of this process and of those it starts.
+
+        For a command whose options override the environment: partitions are declared when the
+        code location is imported, and steps may run in processes of their own.
+        """
+        os.environ["FORECAST_SOURCE"] = self.source
+        os.environ["M5_DIR"] = str(self.m5_dir)
+        os.environ["FORECAST_HORIZON"] = str(self.horizon)
+        if self.as_of is not None:
+            os.environ["FORECAST_AS_OF"] = self.as_of.isoformat()
+
     @property
     def home(self) -> str:
         """The folder (or bucket prefix) of this environment."""
         return f"{self.data_root}/{self.environment}"
 
     @property
+    def dataset(self) -> str:
+        """A short name of the source: data sets in one environment do not mix."""
+        return Path(self.source).stem
+
+    @property
     def lake_root(self) -> str:
-        """Where the Delta tables of this environment are."""
-        return f"{self.home}/lake"
+        """Where the Delta tables of this environment and source are."""
+        return f"{self.home}/{self.dataset}/lake"
 
     @property
     def state_dir(self) -> Path:
@@ -101,7 +118,7 @@ class Settings:
     @property
     def marts(self) -> Path:
         """The DuckDB file that dbt builds."""
-        return self.state_dir / "marts.duckdb"
+        return self.state_dir / self.dataset / "marts.duckdb"
 
 
 @dataclass(frozen=True)

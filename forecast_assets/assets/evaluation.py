@@ -19,13 +19,16 @@ from forecast_core.accuracy import evaluate, fva, scales
 from forecast_core.cells import Cells
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.reconcile import bottom_up
+from forecast_core.rungs.floor import seasonal_mean
+from forecast_core.rungs.frames import published
 from forecast_core.schema import TABLES
 from resources import DataSpan
 from resources.meter import metered
 from resources.table_view import TableView
 
 SERIES = ["item_id", "dept_id", "cat_id", "store_id", "state_id"]
-SOLD = [*SERIES, "date", "units", "sell_price"]
+SALES = ["date", "units"]
+SOLD = [*SERIES, *SALES, "sell_price"]
 
 
 def _hierarchy(segments: pl.DataFrame) -> Hierarchy:
@@ -83,11 +86,23 @@ def eval_accuracy(
     hierarchy = _hierarchy(demand_segments.latest(cutoff))
     history = cleaned_sales.by_store(Cells(span.first, cutoff), SOLD)
     by = scales(history.frames(), hierarchy, span.first, cutoff)
-    scored = [
-        evaluate(prediction, actual, by, forecaster)
-        for forecaster, prediction in (("floor", prediction_floor), ("governed", prediction_daily))
-    ]
-    return fva(pl.concat(scored, how="diagonal"), floor="floor")
+    naive = _seasonal_naive(prediction_floor, cleaned_sales, cutoff)
+    compared = {"seasonal_naive": naive, "floor": prediction_floor, "governed": prediction_daily}
+    scored = [evaluate(prediction, actual, by, name) for name, prediction in compared.items()]
+    return fva(pl.concat(scored, how="diagonal"), floor="seasonal_naive")
+
+
+def _seasonal_naive(served: pl.DataFrame, cleaned_sales: TableView, cutoff: date) -> pl.DataFrame:
+    """Last week again, for whoever was served: what any forecast must beat."""
+    week = cleaned_sales.frame(Cells(cutoff, cutoff).back(6), ["item_id", "store_id", *SALES])
+    horizon = served["ds"].n_unique()
+    naive = []
+    for (store_id,), rows in served.partition_by("store_id", as_dict=True).items():
+        items = rows["item_id"].unique().to_list()
+        last_week = week.filter(store_id=store_id)
+        mean = seasonal_mean(last_week, items, cutoff, horizon, weeks=1)
+        naive.append(published(mean, str(store_id), cutoff, "floor", "seasonal naive"))
+    return pl.concat(naive)
 
 
 def _day(context: dg.AssetExecutionContext) -> date:

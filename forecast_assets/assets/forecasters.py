@@ -52,7 +52,7 @@ def forecasters(
         group = segment_policy.group(name)
         members = segments.filter(segment_group=name)
         if group.rung == "gbm" and not members.is_empty():
-            spec = gbm.GbmSpec(features=group.features)
+            spec = gbm.GbmSpec.of_size(group.features, members.height)
             fitted[name] = _shared(
                 members, feature_sales, cleaned_sales, raw_calendar, cutoff, settings.horizon, spec
             )

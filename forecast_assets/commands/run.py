@@ -34,6 +34,7 @@ def _day(text: str) -> date:
 
 def run_cycle(settings: Settings, *, land: bool = True, train: bool = True) -> list[str]:
     """Land, train and forecast at `settings.as_of`, with progress; the run ids."""
+    settings.adopt()  # before the code location is imported
     import dagster as dg
 
     from forecast_assets.batch import Cycle, register_stores

@@ -22,10 +22,11 @@ import polars as pl
 from forecast_core.rungs import target_days
 from forecast_core.rungs.frames import means
 from forecast_core.rungs.grid import Floats, Grid
-from forecast_core.rungs.origin_features import FEATURE_SETS, YEAR_AGO_WEEKS
+from forecast_core.rungs.origin_features import FEATURE_SETS, STRIDE_DAYS, YEAR_AGO_WEEKS
 from forecast_core.rungs.target_days import TargetDays
 
 TRAINING_DAYS = 280
+EXAMPLES = 3_400_000  # about what all of M5 gives with two days ahead an origin
 LEVELS = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
 _CATEGORICAL = (
     "weekday", "month", *target_days.EVENTS, "event_before", "event_after",
@@ -39,7 +40,7 @@ class GbmSpec:
     """How a shared model is fitted; the defaults were chosen on M5 windows before d_1886."""
 
     features: str = "full"
-    per_origin: int = 2  # days ahead drawn for each item and origin
+    per_origin: int = 2  # days ahead drawn for each item and origin, see `of_size`
     rounds: int = 250
     learning_rate: float = 0.06
     num_leaves: int = 96
@@ -50,6 +51,12 @@ class GbmSpec:
     max_bin: int = 127
     threads: int = 2
     seed: int = 1
+
+    @classmethod
+    def of_size(cls, features: str, series: int) -> GbmSpec:
+        """Draw more days ahead where series are few, so that a small shop learns as well."""
+        origins = series * TRAINING_DAYS // STRIDE_DAYS
+        return cls(features, per_origin=min(14, max(2, EXAMPLES // max(origins, 1))))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,14 @@ Two Delta tables carry the history for analytics:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import polars as pl
+
+from forecast_core.allocate import EXACT
+from forecast_core.price_card import CURRENCIES
 
 # Quantities have at most 9 decimals and unit prices at most 9, so that cost = price x quantity is
 # exact in 18: no row is ever rounded, and sums over any cut are equal to the last decimal.
@@ -165,4 +170,199 @@ STEP_COLUMNS: Mapping[str, pl.DataType] = {
     "partitions": pl.Int64(),  # partitions covered
     "money": MONEY,
     "currency": pl.String(),
+}
+
+_CATEGORIES: Mapping[str, tuple[str, str, str]] = {
+    # line -> service, category, subcategory, the latter two as FOCUS names them
+    "vcpu_s": ("CPU", "Compute", "Serverless Compute"),
+    "gib_s": ("Memory", "Compute", "Serverless Compute"),
+    "gpu_s": ("GPU", "AI and Machine Learning", "Other (AI and Machine Learning)"),
+    "transfer_gib": ("Transfer", "Networking", "Network Infrastructure"),
+    "gib_month": ("Storage", "Storage", "Object Storage"),
+    "read_request": ("Read requests", "Storage", "Object Storage"),
+    "write_request": ("Write requests", "Storage", "Object Storage"),
+    "retrieval_gib": ("Retrieval", "Storage", "Object Storage"),
+}
+_TAGS = ("x_pipeline", "x_forecaster", "x_segment_group", "x_store_id", "x_environment", "x_cycle")
+CORRECTION = "Correction"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose bill it is: FOCUS's billing account, provider and region."""
+
+    provider: str = "in-house"
+    region: str = "local"
+    account_id: str = "forecast"
+
+
+def complete(charges: pl.DataFrame, account: Account) -> pl.DataFrame:
+    """Charges (`CHARGE_COLUMNS`) as full FOCUS rows (`LEDGER_COLUMNS`), same rows, same order.
+
+    There are no discounts and no commitments in-house: list, contracted, effective and billed cost
+    are one amount.
+    """
+    line = pl.col("SkuId").str.split("/").list.first()
+    service, category, subcategory = (
+        line.replace_strict({key: value[i] for key, value in _CATEGORIES.items()}, default="Other")
+        for i in range(3)
+    )
+    month = pl.col("ChargePeriodStart").dt.truncate("1mo")
+    resource = pl.coalesce("x_asset", "x_step_key", "x_run_id", "x_environment")
+    added = {
+        "AvailabilityZone": pl.lit(None, pl.String),
+        "BillingAccountId": pl.lit(account.account_id),
+        "BillingAccountName": pl.lit("Demand forecasting"),
+        "BillingAccountType": pl.lit("Project"),
+        "BillingPeriodStart": month,
+        "BillingPeriodEnd": month.dt.offset_by("1mo"),
+        "ChargeFrequency": pl.lit("Usage-Based"),
+        "ConsumedQuantity": pl.col("PricingQuantity"),
+        "ConsumedUnit": pl.col("PricingUnit"),
+        "ContractedUnitPrice": pl.col("ListUnitPrice"),
+        **{n: pl.col("BilledCost") for n in ("ContractedCost", "EffectiveCost", "ListCost")},
+        **{
+            name: pl.lit(account.provider)
+            for name in ("InvoiceIssuerName", "ProviderName", "PublisherName")
+        },
+        "PricingCategory": pl.lit("Standard"),
+        "RegionId": pl.lit(account.region),
+        "RegionName": pl.lit(account.region),
+        "ResourceId": resource,
+        "ResourceName": resource,
+        "ResourceType": pl.when(pl.col("x_asset").is_not_null())
+        .then(pl.lit("Asset"))
+        .when(pl.col("x_step_key").is_not_null())
+        .then(pl.lit("Step"))
+        .otherwise(pl.lit("Run")),
+        "ServiceName": service,
+        "ServiceCategory": category,
+        "ServiceSubcategory": subcategory,
+        "SkuMeter": service,
+        "SubAccountId": pl.col("x_environment"),
+        "SubAccountName": pl.col("x_environment"),
+        "SubAccountType": pl.lit("Environment"),
+        "Tags": _tags(),
+    }
+    full = charges.with_columns(**added)
+    return full.select(pl.col(name).cast(dtype) for name, dtype in LEDGER_COLUMNS.items())
+
+
+def _tags() -> pl.Expr:
+    """A JSON object of the attribution that is known; every value is a string."""
+    pairs = [
+        pl.when(pl.col(name).is_not_null()).then(
+            pl.concat_str(
+                pl.lit(f'"{name[2:]}":'), pl.col(name).map_elements(json.dumps, pl.String)
+            )
+        )
+        for name in _TAGS
+    ]
+    return pl.concat_str(
+        pl.lit("{"), pl.concat_str(pairs, separator=",", ignore_nulls=True), pl.lit("}")
+    )
+
+
+def export_rows(ledger: pl.DataFrame) -> pl.DataFrame:
+    """FOCUS rows as exported: standard columns in order of their names, then the `x_` ones.
+
+    `date` is left out, being a column of neither kind.
+    """
+    standard = sorted(n for n in ledger.columns if not n.startswith("x_") and n != "date")
+    return ledger.select(*standard, *(n for n in ledger.columns if n.startswith("x_")))
+
+
+def as_text(export: pl.DataFrame) -> pl.DataFrame:
+    """An export for CSV: moments as FOCUS writes them, `YYYY-MM-DDTHH:MM:SSZ`.
+
+    Starts are cut to the second and ends filled to it, so that no period becomes empty.
+    """
+    moments = [name for name, dtype in export.schema.items() if isinstance(dtype, pl.Datetime)]
+    shift = {name: "999999us" if name.endswith("End") else "0us" for name in moments}
+    return export.with_columns(
+        pl.col(name).dt.offset_by(shift[name]).dt.truncate("1s").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+        for name in moments
+    )
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that rows break: how many, and the charge id of one of them."""
+
+    rule: str
+    rows: int
+    example: str
+
+
+def violations(ledger: pl.DataFrame) -> list[Violation]:
+    """What an export (`LEDGER_COLUMNS`) breaks of the specification and of our own rules."""
+    broken = [(rule, ledger.filter(expression)) for rule, expression in _RULES.items()]
+    broken += [(rule, find(ledger)) for rule, find in _SLOW_RULES.items()]
+    return [
+        Violation(rule, found.height, str(found["x_charge_id"][0]))
+        for rule, found in broken
+        if found.height
+    ]
+
+
+def _col(name: str) -> pl.Expr:
+    return pl.col(name)
+
+
+_REQUIRED = (
+    "BilledCost", "BillingAccountId", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
+    "ChargeCategory", "ChargeDescription", "ChargePeriodEnd", "ChargePeriodStart",
+    "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "EffectiveCost", "InvoiceIssuerName",
+    "ListCost", "ListUnitPrice", "PricingQuantity", "PricingUnit", "ProviderName", "PublisherName",
+    "ServiceCategory", "ServiceName", "SkuId", "SkuPriceId", "x_charge_id", "x_charge_set",
+    "x_environment", "x_cost_class", "x_estimated",
+)  # fmt: skip
+_RULES: Mapping[str, pl.Expr] = {
+    "charge period: start before end": _col("ChargePeriodStart") >= _col("ChargePeriodEnd"),
+    "billing period: start before end": _col("BillingPeriodStart") >= _col("BillingPeriodEnd"),
+    "a charge starts inside its billing period": ~_col("ChargePeriodStart").is_between(
+        _col("BillingPeriodStart"), _col("BillingPeriodEnd"), closed="left"
+    ),
+    "date is the day of the charge period": _col("date") != _col("ChargePeriodStart").dt.date(),
+    "list = contracted = effective = billed cost": (_col("ListCost") != _col("BilledCost"))
+    | (_col("ContractedCost") != _col("BilledCost"))
+    | (_col("EffectiveCost") != _col("BilledCost")),
+    "list = contracted unit price": _col("ListUnitPrice") != _col("ContractedUnitPrice"),
+    "unit price is not negative": _col("ListUnitPrice") < 0,
+    "a quantity is negative only in a correction": (_col("PricingQuantity") < 0)
+    & _col("ChargeClass").is_null(),
+    "charge class is empty or Correction": _col("ChargeClass").is_not_null()
+    & (_col("ChargeClass") != CORRECTION),
+    "a correction names what it corrects, nothing else does": _col("ChargeClass").is_null()
+    != _col("x_corrects").is_null(),
+    "cost class is known": ~_col("x_cost_class").is_in(COST_CLASSES),
+    "currency is of ISO 4217": ~_col("BillingCurrency").is_in(sorted(CURRENCIES)),
+    "charge ids are unique": _col("x_charge_id").is_duplicated(),
+    "one currency": _col("BillingCurrency") != _col("BillingCurrency").first(),
+    **{f"{name} is not empty": _col(name).is_null() for name in _REQUIRED},
+}
+
+
+def _wrong_product(ledger: pl.DataFrame) -> pl.DataFrame:
+    # Python's Decimal, since a product of two 9-decimal columns must not be rounded.
+    amounts = ledger.select("ListUnitPrice", "PricingQuantity", "ListCost").iter_rows()
+    wrong = [None not in row and EXACT.multiply(row[0], row[1]) != row[2] for row in amounts]
+    return ledger.filter(pl.Series(wrong, dtype=pl.Boolean))
+
+
+def _bad_tags(ledger: pl.DataFrame) -> pl.DataFrame:
+    return ledger.filter(pl.Series([not _is_tags(t) for t in ledger["Tags"]], dtype=pl.Boolean))
+
+
+def _is_tags(text: str | None) -> bool:
+    try:
+        tags = json.loads(text or "")
+    except ValueError:
+        return False
+    return isinstance(tags, dict) and all(isinstance(value, str) for value in tags.values())
+
+
+_SLOW_RULES: Mapping[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
+    "cost = unit price x quantity": _wrong_product,
+    "tags are a JSON object of strings": _bad_tags,
 }

@@ -118,11 +118,24 @@ class Ledger:
 
     def append(self, rows: Sequence[Row]) -> int:
         """Write charges that belong to no new settlement; returns how many were not there yet."""
-        if not rows:
-            return 0
         now = {"recorded_at": datetime.now(UTC)}
         with self._write() as connection:
             return sum(_inserted(connection, charges, {**row, **now}) for row in rows)
+
+    def correct(self, pairs: Sequence[tuple[Row, Row]]) -> int:
+        """Write corrections (what takes a charge back, what charges it anew), all or none.
+
+        A charge is taken back once: where another process was first, its new charge stands and
+        ours is left out. Returns how many were written.
+        """
+        now = {"recorded_at": datetime.now(UTC)}
+        written = 0
+        with self._write() as connection:
+            for back, anew in pairs:
+                if _inserted(connection, charges, {**back, **now}):
+                    connection.execute(sa.insert(charges), {**anew, **now})
+                    written += 1
+        return written
 
     def charges(
         self, *, first: date | None = None, last: date | None = None, run_id: str | None = None

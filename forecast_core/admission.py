@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from heapq import nsmallest
+from operator import itemgetter
 
 from forecast_core.admission_desk import Desk
 from forecast_core.admission_policy import Policy
@@ -97,8 +98,9 @@ def _queues(snapshot: Snapshot, policy: Policy) -> dict[str, list[Request]]:
     queues: dict[str, list[Request]] = {name: [] for name in names}
     for request in snapshot.waiting:
         queues[request[1].work_class].append(request)
+    in_order = itemgetter(2, 0)  # submitted, id
     for queue in queues.values():
-        queue.sort(key=lambda request: (request[2], request[0]))
+        queue.sort(key=in_order)
     return queues
 
 
@@ -113,20 +115,23 @@ def _overdue(
     a person and those of a full launch for their siblings, not for room.
     """
     overdue: list[tuple[float, float, float, str, Request]] = []
+    now = desk.now
     for name, queue in queues.items():
-        work_class, most, alike = policy.classes[name], lanes[name], dict[int, list[Request]]()
-        turn = desk.last_start.get(name, 0.0)
-        horizon = desk.now - work_class.max_defer
+        work_class, most = policy.classes[name], lanes[name]
+        alike: dict[int, list[tuple[float, float, str, Request]]] = {}
         for request in queue if most > 0 else ():
-            if request[2] <= horizon or request[3] is not None:
-                equals = alike.setdefault(desk.alike[id(request[1])], [])
-                if request[3] is not None or len(equals) < most:
-                    equals.append(request)
+            _, shape, submitted, deadline, launch, _ = request
+            due = submitted + work_class.max_defer
+            if deadline is not None:
+                due = min(due, deadline - shape.quotes[0].wall_s)
+            if due > now or shape.problem is not None:
+                continue
+            equals = alike.setdefault(desk.alike[id(shape)], [])
+            if deadline is None and len(equals) >= most and equals[most - 1][0] <= due:
+                continue  # the queue is in order: as many equal runs are due before it
+            if not (launch and desk.launch_is_full(request, work_class)):
+                equals.append((due, submitted, request.id, request))
+        turn = desk.last_start.get(name, 0.0)
         for equals in alike.values():
-            due = (
-                (turn, latest_start(r, work_class, r.shape.quotes[0]), r.submitted, r.id, r)
-                for r in equals
-                if r.shape.problem is None and not desk.launch_is_full(r, work_class)
-            )
-            overdue += nsmallest(most, (entry for entry in due if entry[1] <= desk.now))
+            overdue += [(turn, *entry) for entry in nsmallest(most, equals)]
     return [entry[4] for entry in sorted(overdue)]

@@ -83,7 +83,8 @@ def _short(quote: Quote, runs: int, cpu: float, memory_gib: float, gpu: int) -> 
         return "cpu"
     if quote.memory_gib > memory_gib:
         return "memory"
-    return "gpu" if quote.gpu > gpu else None
+    # what is set aside may leave less than none: that must not block those who need none
+    return "gpu" if quote.gpu and quote.gpu > gpu else None
 
 
 class _Purse:
@@ -249,6 +250,7 @@ class Desk:
         decisions: list[Decision] = []
         refusals, alike, defer = self._refusals, self.alike, work_class.max_defer
         named = self.released | self.blocked.keys()
+        quick = tuple.__new__  # a named tuple's own constructor costs twice as much
         for request in queue:
             name, shape, submitted, deadline, _, covers = request
             refusal = refusals.get((alike[id(shape)], covers))
@@ -259,8 +261,9 @@ class Desk:
             latest = submitted + defer
             if deadline is not None and deadline - wall_s < latest:
                 latest = deadline - wall_s
+            late = earliest > latest
             decisions.append(
-                Decision(name, action, rung, 0, code, reason, earliest, latest, earliest > latest)
+                quick(Decision, (name, action, rung, 0, code, reason, earliest, latest, late))
             )
         return decisions
 

@@ -221,7 +221,7 @@ def fits(
     snapshot: Snapshot,
     policy: Policy,
     taken: list[Holding],
-    aside: list[Request],
+    aside: list[tuple[Request, str]],
     request: Request,
     quote: Quote,
 ) -> bool:
@@ -245,9 +245,13 @@ def fits(
             return False
     stage = policy.stages[request.shape.stage]
     in_stage = [h.quote for h in taken if h.request.shape.stage == request.shape.stage]
-    in_stage += [r.shape.quotes[0] for r in aside if r.shape.stage == request.shape.stage]
-    for room, quotes in ((stage, in_stage), (policy.host, [h.quote for h in taken])):
-        if len(quotes) + 1 > room.runs or sum(q.gpu for q in quotes) + quote.gpu > room.gpu:
+    in_stage += [r.shape.quotes[0] for r, _ in aside if r.shape.stage == request.shape.stage]
+    on_host = [h.quote for h in taken]
+    on_host += [r.shape.quotes[0] for r, code in aside if code.startswith("host")]
+    for room, quotes in ((stage, in_stage), (policy.host, on_host)):
+        if len(quotes) + 1 > room.runs:
+            return False
+        if quote.gpu and sum(q.gpu for q in quotes) + quote.gpu > room.gpu:
             return False
         if sum(q.cpu for q in quotes) + quote.cpu > room.cpu + 1e-6:
             return False
@@ -258,7 +262,7 @@ def fits(
         if other != name:
             busy = sum(h.request.shape.work_class == other for h in taken)
             kept_lanes += max(0, kind.floor_runs - busy)
-    if len(taken) + 1 + kept_lanes > policy.host.runs:
+    if len(on_host) + 1 + kept_lanes > policy.host.runs:
         return False
     due = snapshot.items_due
     due -= sum(h.request.covers for h in taken if h not in snapshot.running)
@@ -287,7 +291,7 @@ def test_every_verdict_is_the_oracles(snapshot: Snapshot) -> None:
     """What starts fits; what is refused does not, at the moment it is asked."""
     policy = small_policy(throttles=[{"queue_age": "30m", "pause": ["exploratory"]}])
     by_id = {request.id: request for request in snapshot.waiting}
-    taken, aside = list(snapshot.running), list[Request]()
+    taken, aside = list(snapshot.running), list[tuple[Request, str]]()
     decisions = decide(snapshot, policy)
     assert sorted(d.id for d in decisions) == sorted(by_id), "each run has exactly one decision"
     for decision in decisions:
@@ -307,7 +311,7 @@ def test_every_verdict_is_the_oracles(snapshot: Snapshot) -> None:
             if any(able):  # it may wait for a better rung, if that can come in time
                 assert not able[0] and decision.action == "hold" and decision.earliest <= latest
             if latest <= snapshot.now and decision.code.startswith(("stage", "host")):
-                aside.append(request)  # room is kept for it
+                aside.append((request, decision.code))  # room is kept for it
         assert decision.late == (decision.earliest > decision.latest)
 
 
@@ -452,6 +456,18 @@ def test_the_reserve_is_for_items_without_a_forecast_alone() -> None:
     assert one(waiting("backfill", 0.2), **due).code == "money"
     assert one(waiting("serving", 0.2), **due).code == "money", "an upgrade may not take it either"
     assert one(waiting("serving", 0.2, covers=30), **due).starts
+
+
+def test_room_set_aside_for_a_gpu_does_not_block_those_who_need_none() -> None:
+    needs = shape("training", quote(0.1, "training", gpu=1, cpu=0.1))
+    plain = shape("training", quote(0.1, "training", cpu=0.1))
+    busy = Holding(Request("b", needs, NOW), needs.quotes[0], NOW)
+    requests = (Request("late", needs, NOW - 9000), Request("plain", plain, NOW))
+    policy = small_policy()
+    lanes = policy.classes["training"].model_copy(update={"floor_runs": 2})
+    policy = replace(policy, classes={**policy.classes, "training": lanes})
+    snapshot = Snapshot(NOW, "prod", requests, (busy,))
+    assert {d.id: d.starts for d in decide(snapshot, policy)} == {"late": False, "plain": True}
 
 
 def test_monitoring_keeps_its_lane_and_its_stage() -> None:

@@ -29,8 +29,7 @@ ITEMS = 400
 BOUND = 0.01
 SHARES = {"prediction": 50, "watch": 30, "forecaster": 40, "history": 30, "experiment": 50}
 DEADLINE_S = 2400
-LAUNCH = (
-    """
+LAUNCH = """
 mutation Launch($job: String!, $tags: [ExecutionTag!]!) {
   launchRun(executionParams: {
     selector: {repositoryLocationName: "LOCATION", repositoryName: "__repository__", jobName: $job}
@@ -38,9 +37,7 @@ mutation Launch($job: String!, $tags: [ExecutionTag!]!) {
     executionMetadata: {tags: $tags}
   }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
 }
-"""
-    % MODULE
-)
+""".replace("LOCATION", MODULE)
 
 
 def _policy(scale: float) -> dict[str, Any]:

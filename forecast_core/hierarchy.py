@@ -22,6 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from forecast_core.layout import HierarchyError as HierarchyError
+from forecast_core.layout import lay_out, rows_of, run_starts
+
 if TYPE_CHECKING:
     from scipy import sparse
 
@@ -48,10 +51,6 @@ M5_NESTING: Mapping[str, str] = {
     "dept_id": "cat_id",
     "store_id": "state_id",
 }
-
-
-class HierarchyError(ValueError):
-    """Series, attributes or levels that do not form a hierarchy: says which, and the remedy."""
 
 
 def level_name(level: Level) -> str:
@@ -120,7 +119,7 @@ class Hierarchy:
     ) -> Hierarchy:
         """Build it from many rows a series, all of the same attributes; series keep their order."""
         rows = history.select(_wanted(history, tuple(tuple(level) for level in levels)))
-        once = rows.filter(_run_starts(rows)).unique(maintain_order=True)
+        once = rows.filter(run_starts(rows)).unique(maintain_order=True)
         return cls.of(once, levels, nesting)
 
     @property
@@ -166,6 +165,12 @@ class Hierarchy:
         )
 
     @cached_property
+    def listing(self) -> tuple[Codes, pl.DataFrame]:
+        """The rows of the stacked matrix by level and node name, and those names: table order."""
+        order = self.nodes.with_row_index("row").sort("level", "node")
+        return order["row"].to_numpy().astype(np.int64), order.select("level", "node")
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of levels, series and their order: what a cached factor belongs to."""
         digest = hashlib.sha256(repr((self.levels, self.series.columns)).encode())
@@ -205,48 +210,70 @@ class Hierarchy:
         Raises:
             HierarchyError: the matrix has another number of rows than there are series.
         """
+        values = self._checked(matrix)
+        out = np.empty((self.n_nodes, values.shape[1]))
+        out[self.bottom] = values
+        return self._filled(out, values)
+
+    def aggregate_above(self, matrix: npt.ArrayLike) -> Floats:
+        """`aggregate` without the last level: [n_nodes - n_series, n_days]."""
+        values = self._checked(matrix)
+        return self._filled(np.empty((self.n_nodes - self.n_series, values.shape[1])), values)
+
+    def _checked(self, matrix: npt.ArrayLike) -> Floats:
         values = np.ascontiguousarray(matrix, dtype=np.float64)
         if values.ndim != 2 or values.shape[0] != self.n_series:
             raise HierarchyError(
                 f"a matrix of shape {values.shape} does not fit {self.n_series} series; "
                 "one row a series, one column a day"
             )
-        out = np.empty((self.n_nodes, values.shape[1]))
-        for level in sorted(range(len(self.levels)), key=lambda k: -self.sizes[k]):
-            source, parent = self.plan[level]
+        return values
+
+    def _filled(self, out: Floats, values: Floats) -> Floats:
+        """Fill the levels above the last, fine before coarse."""
+        for level in sorted(range(len(self.levels) - 1), key=lambda k: -self.sizes[k]):
+            source, _ = self.plan[level]
             below = values if source is None else out[self.spans[source]]
-            out[self.spans[level]] = sum_rows(below, parent, self.sizes[level])
+            out[self.spans[level]] = self._adders[level] @ below
         return out
+
+    @cached_property
+    def _adders(self) -> tuple[sparse.csr_array[Any], ...]:
+        """For each level, the matrix of ones that sums its source into it."""
+        return tuple(
+            _ones(parent, np.arange(len(parent)), (size, len(parent)))
+            for (_, parent), size in zip(self.plan, self.sizes, strict=True)
+        )
 
     def spread(self, nodes: Floats) -> Floats:
         """The transpose of `aggregate`: each series gets the sum over the nodes it lies in.
 
         Args:
-            nodes: [n_nodes, n_days].
+            nodes: [n_nodes, n_days], or without the rows of the last level where those are zero.
 
         Returns:
             [n_series, n_days], equal to `S.T @ nodes`.
         """
         held = [nodes[span] for span in self.spans]
-        out = np.zeros((self.n_series, nodes.shape[1]))
-        for level in sorted(range(len(self.levels)), key=lambda k: self.sizes[k]):
+        out = held[-1][self.codes[-1]] if len(nodes) == self.n_nodes else None
+        for level in sorted(range(len(self.levels) - 1), key=lambda k: self.sizes[k]):
             source, parent = self.plan[level]
-            if source is None:
-                out += held[level][parent]
-            else:
+            if source is not None:
                 held[source] = held[source] + held[level][parent]
-        return out
+            elif out is None:
+                out = held[level][parent]
+            else:
+                out += held[level][parent]
+        return np.zeros((self.n_series, nodes.shape[1])) if out is None else out
 
     @cached_property
     def summing(self) -> sparse.csr_array[Any]:
         """The summing matrix S, [n_nodes, n_series], of ones: `aggregate(y) == S @ y`."""
-        from scipy import sparse
 
         starts = [span.start for span in self.spans]
         rows = np.concatenate([c + s for c, s in zip(self.codes, starts, strict=True)])
         columns = np.tile(np.arange(self.n_series), len(self.levels))
-        shape = (self.n_nodes, self.n_series)
-        return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+        return _ones(rows, columns, (self.n_nodes, self.n_series))
 
     def take(self, rows: Codes) -> tuple[Hierarchy, Codes]:
         """The hierarchy of some series alone, and where each of its nodes stands in this one."""
@@ -265,7 +292,8 @@ class Hierarchy:
         Raises:
             HierarchyError: a row whose series is not in the hierarchy.
         """
-        return _rows_of(frame, self.series.select(self.key))
+        asked = frame.select(self.key)
+        return rows_of(asked, self.series.select(self.key), run_starts(asked))
 
     def matrix(
         self, frame: pl.DataFrame, value: str, first: date, last: date, day: str = "date"
@@ -278,78 +306,22 @@ class Hierarchy:
         Raises:
             HierarchyError: a series that is not in the hierarchy, or a series-day twice.
         """
-        return _lay_out(frame, self.series.select(self.key), value, first, last, day)
+        return lay_out(frame, self.series.select(self.key), value, first, last, day)
 
     def node_matrix(
         self, frame: pl.DataFrame, value: str, first: date, last: date, day: str = "ds"
     ) -> Floats:
         """Lay rows of `level, node, day, value` out as [n_nodes, n_days], like `matrix`."""
-        return _lay_out(frame, self.nodes, value, first, last, day)
+        order, names = self.listing
+        out = np.empty((self.n_nodes, (last - first).days + 1))
+        out[order] = lay_out(frame, names, value, first, last, day)
+        return out
 
 
-def _lay_out(
-    frame: pl.DataFrame, index: pl.DataFrame, value: str, first: date, last: date, day: str
-) -> Floats:
-    """One row a row of `index`, by its columns; one column a day."""
-    n_days = (last - first).days + 1
-    inside = pl.col(day).is_between(first, last)
-    frame = frame.select(*index.columns, day, value)
-    if not frame.select(inside.fill_null(False).all()).item():
-        frame = frame.filter(inside)
-    cell = _rows_of(frame, index) * n_days
-    cell += frame[day].to_physical().to_numpy() - np.int32((first - date(1970, 1, 1)).days)
-    seen = np.zeros(index.height * n_days, dtype=np.bool_)
-    seen[cell] = True
-    if int(np.count_nonzero(seen)) < len(cell):
-        at = int(pl.Series(cell).is_duplicated().arg_max() or 0)
-        name = "/".join(map(str, frame.select(*index.columns, day).row(at)))
-        raise HierarchyError(f"{name} stands more than once; drop the duplicates first")
-    out = np.full((index.height, n_days), np.nan)
-    out.reshape(-1)[cell] = frame[value].cast(pl.Float64).to_numpy()
-    return out
-
-
-def _rows_of(frame: pl.DataFrame, index: pl.DataFrame) -> Codes:
-    """The row of `index` that each row of `frame` names."""
-    key = index.columns
-    asked = frame.select(key)
-    changed = _run_starts(asked)
-    runs = asked.filter(changed).join(
-        index.with_row_index("_row"), on=key, how="left", maintain_order="left"
-    )
-    if runs["_row"].null_count():
-        lost = runs.filter(pl.col("_row").is_null()).select(key).unique(maintain_order=True)
-        raise HierarchyError(
-            f"{'/'.join(map(str, lost.row(0)))} is in no hierarchy node "
-            f"({lost.height} such series); "
-            "add its attributes to the hierarchy or quarantine its rows"
-        )
-    run = np.cumsum(changed.to_numpy())
-    return np.asarray(runs["_row"].to_numpy().astype(np.int64)[run - 1])
-
-
-def sum_rows(values: Floats, parent: Codes, n: int) -> Floats:
-    """Sum rows of `values` [m, days] into `n` parents: [n, days]."""
+def _ones(rows: Codes, columns: Codes, shape: tuple[int, int]) -> sparse.csr_array[Any]:
     from scipy import sparse
 
-    m = len(parent)
-    if n == m and np.array_equal(parent, np.arange(m)):
-        return values
-    adder = sparse.csr_array((np.ones(m), (parent, np.arange(m))), shape=(n, m))
-    return np.asarray(adder @ values)
-
-
-def _run_starts(frame: pl.DataFrame) -> pl.Series:
-    """Where a row differs from the one before it.
-
-    Tables are sorted by series, so looking at the starts of runs alone saves nearly all rows.
-    """
-    changed = frame.select(
-        pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift()) for c in frame.columns)
-    ).to_series()
-    if len(changed):
-        changed[0] = True
-    return changed
+    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
 def _wanted(series: pl.DataFrame, levels: tuple[Level, ...]) -> list[str]:

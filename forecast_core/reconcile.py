@@ -57,8 +57,7 @@ def bottom_up(prediction: pl.DataFrame, hierarchy: Hierarchy) -> pl.DataFrame:
 
 def as_rows(nodes: Floats, hierarchy: Hierarchy, cutoff: date, days: list[date]) -> pl.DataFrame:
     """Write a matrix [n_nodes, n_days] as `prediction_reconciled` rows, sorted."""
-    order = hierarchy.nodes.with_row_index("row").sort("level", "node")["row"].to_numpy()
-    names = hierarchy.nodes[order]
+    order, names = hierarchy.listing
     # Repeating a node's row is a gather; the days are one block over and over.
     rows = pl.Series(np.repeat(np.arange(hierarchy.n_nodes, dtype=np.uint32), len(days)))
     block = pl.Series(days, dtype=pl.Date).to_physical().to_numpy()
@@ -164,17 +163,25 @@ class Mint:
         Every node is moved by its own share and none is summed from below, so
         `coherence_residual` of the result measures how exact the factor is.
         """
-        moved = self._moved(base)
-        return self._moved(moved)  # takes away what rounding left of the first gap
+        above, series = self._moved(base)
+        out = np.empty_like(base)
+        out[: len(above)] = above
+        out[self.hierarchy.bottom] = series
+        return out
 
-    def _moved(self, base: Floats) -> Floats:
-        multiplier = self._multiplier(self._gap(base))
-        moved = base.copy()
-        moved[: len(multiplier)] -= self.variance[: len(multiplier), None] * multiplier
-        moved[self.hierarchy.bottom] += self.variance[self.hierarchy.bottom, None] * self._pull(
-            multiplier
-        )
-        return moved
+    def _moved(self, base: Floats) -> tuple[Floats, Floats]:
+        """The projection of the nodes above the bottom, and of the series."""
+        _refuse_base(base, self.hierarchy)
+        n_above, bottom = self.hierarchy.n_nodes - self.hierarchy.n_series, self.hierarchy.bottom
+        above, series = base[:n_above].copy(), base[bottom]
+        weight_above, weight = self.variance[:n_above, None], self.variance[bottom, None]
+        for _ in range(2):  # the second pass takes away what rounding left of the first gap
+            multiplier = self._multiplier(above - self.hierarchy.aggregate_above(series))
+            above -= weight_above * multiplier
+            pulled = self.hierarchy.spread(multiplier)
+            pulled *= weight
+            series += pulled
+        return above, series
 
     def reconcile(self, base: Floats, rounds: int = ROUNDS) -> Floats:
         """Coherent, non-negative forecasts of every node: [n_nodes, days] in and out.
@@ -190,29 +197,15 @@ class Mint:
         Raises:
             HierarchyError: a base forecast is missing or no number.
         """
-        series = self._series(self.adjust(base))
-        weight = self._series(self.variance[:, None])
+        _, series = self._moved(base)
+        weight = self.variance[self.hierarchy.bottom, None]
         owed = np.zeros_like(series)
         for _ in range(rounds):
             clipped = np.maximum(series + owed, 0.0)
             owed += series - clipped
-            gap = self.hierarchy.aggregate(series - clipped)[: -self.hierarchy.n_series]
-            series = clipped + weight * self._pull(self._multiplier(gap))
+            gap = self.hierarchy.aggregate_above(series - clipped)
+            series = clipped + weight * self.hierarchy.spread(self._multiplier(gap))
         return self.hierarchy.aggregate(np.maximum(series, 0.0))
-
-    def _series(self, nodes: Floats) -> Floats:
-        return nodes[self.hierarchy.bottom]
-
-    def _pull(self, multiplier: Floats) -> Floats:
-        """A' `multiplier`: what the nodes above it ask of each series."""
-        none_below = np.zeros((self.hierarchy.n_series, multiplier.shape[1]))
-        return self.hierarchy.spread(np.vstack([multiplier, none_below]))
-
-    def _gap(self, base: Floats) -> Floats:
-        """C `base`: how far each node above the bottom is from the sum of its series."""
-        _refuse_base(base, self.hierarchy)
-        sums = self.hierarchy.aggregate(self._series(base))
-        return np.asarray((base - sums)[: -self.hierarchy.n_series])
 
     def _multiplier(self, gap: Floats) -> Floats:
         """(C W C')^-1 `gap`, [nodes above the bottom, days]."""

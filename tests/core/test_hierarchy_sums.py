@@ -1,6 +1,6 @@
 """Nodes and their sums equal a slow obvious loop; what is no hierarchy is refused by name."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -110,6 +110,36 @@ def test_a_long_frame_is_laid_out_with_gaps_as_nan():
     )
     laid = hierarchy.matrix(frame, "units", date(2020, 1, 1), date(2020, 1, 2))
     np.testing.assert_array_equal(laid, [[5, np.nan], [np.nan, 3]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    keep=st.floats(0.3, 1),
+    order=st.sampled_from(["grid", "by day", "shuffled"]),
+    early=st.integers(0, 2),
+    swap=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_any_order_of_rows_is_laid_out_alike(keep, order, early, swap, seed):
+    rng = np.random.default_rng(seed)
+    hierarchy = Hierarchy.of(panel(3, 2))
+    days = [date(2020, 1, 1) + timedelta(days=k - early) for k in range(4 + early)]
+    rows = hierarchy.series.select("item_id", "store_id").join(
+        pl.DataFrame({"date": days}), how="cross", maintain_order="left_right"
+    )
+    rows = rows.with_columns(units=pl.Series(rng.random(rows.height)))
+    rows = rows.filter(pl.Series(rng.random(rows.height) <= keep))
+    if swap and rows.height > 1:
+        rows = pl.concat([rows[1:2], rows[:1], rows[2:]])
+    if order != "grid":
+        rows = rows.sort("date") if order == "by day" else rows.sample(fraction=1, shuffle=True)
+    expected = np.full((6, 4), np.nan)
+    names = hierarchy.series.select("item_id", "store_id").rows()
+    for item, store, day, units in rows.iter_rows():
+        if day >= date(2020, 1, 1):
+            expected[names.index((item, store)), (day - date(2020, 1, 1)).days] = units
+    got = hierarchy.matrix(rows, "units", date(2020, 1, 1), date(2020, 1, 4))
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_a_series_in_no_node_is_named():

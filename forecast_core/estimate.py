@@ -1,0 +1,324 @@
+"""What a run will cost before it runs, with a bound, from what runs have cost.
+
+Belongs here: the estimator, its bound, and the replay that measures its own error. Does not:
+reading the ledger, or deciding what may start (`admission`).
+
+A log-linear ridge: cost grows as a power of partitions and rows, with an effect (and a slope of
+its own) for each asset, forecaster and segment group, shrunk to what they share; recent runs weigh
+more. The upper bound is conformal: it adds a quantile of the errors that the model made on runs it
+had not seen, taken from runs as new to it as the one asked for: that run left out, its whole
+configuration left out, or its whole asset (Vovk et al. 2005; leave-out errors of a ridge in closed
+form).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+OVERHEAD = "(overhead)"
+Novelty = Literal["recurring", "new configuration", "new asset"]
+
+_RIDGE = 0.02
+_SLOPE_RIDGE = 0.5
+_HALF_LIFE = 40.0  # observations of an asset
+_TINY = 1e-9
+_MAX_OBSERVATIONS = 2000
+_FEW = math.log(2)  # what is added at least where too few errors are known for the level
+
+Floats = NDArray[np.float64]
+
+
+class NoHistory(LookupError):
+    """Nothing has been charged yet, so nothing can be estimated."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Work to be priced. `rows` None: as many a partition as the asset had at its last runs."""
+
+    asset: str
+    forecaster: str | None = None
+    segment_group: str | None = None
+    partitions: int = 1
+    rows: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected cost (the median) and its upper bound, in the unit of the target.
+
+    `novelty` says how new the work is, `errors` on how many the bound rests.
+    """
+
+    expected: float
+    upper: float
+    novelty: Novelty
+    errors: int
+
+
+def observations(steps: pl.DataFrame, target: str = "money") -> pl.DataFrame:
+    """One row for each success of an asset in an attempt, in order of time, from `cost_steps`.
+
+    Columns: run_id, at, asset, forecaster, segment_group, partitions, rows, target. The overhead of
+    a run is a row of its own, its partitions being the steps of the run. Estimates and failures
+    are left out: they say nothing about what work costs.
+    """
+    measured = steps.filter(~pl.col("x_estimated"))
+    work = measured.filter(
+        (pl.col("x_cost_class") == "workload") & (pl.col("x_status") == "success")
+    ).group_by("x_run_id", "x_step_key", "x_attempt", pl.coalesce("x_asset", "x_step_key"))
+    overhead = measured.filter(pl.col("x_cost_class") == "overhead").group_by("x_run_id")
+    amount = pl.col(target).cast(pl.Float64).sum().alias("target")
+    rows = pl.col("rows").sum().cast(pl.Float64)
+    common = ["x_run_id", "at", "asset", "forecaster", "segment_group", "partitions", "rows"]
+    of_work = work.agg(
+        pl.col("ChargePeriodStart").min().alias("at"),
+        pl.col("x_forecaster").first().alias("forecaster"),
+        pl.col("x_segment_group").first().alias("segment_group"),
+        pl.col("partitions").max().cast(pl.Float64),
+        rows,
+        amount,
+    ).rename({"x_asset": "asset"})
+    of_runs = overhead.agg(
+        pl.col("ChargePeriodStart").min().alias("at"),
+        pl.lit(OVERHEAD).alias("asset"),
+        pl.lit(None, pl.String).alias("forecaster"),
+        pl.lit(None, pl.String).alias("segment_group"),
+        pl.len().cast(pl.Float64).alias("partitions"),
+        rows,
+        amount,
+    )
+    both = pl.concat([frame.select(*common, "target") for frame in (of_work, of_runs)])
+    return both.rename({"x_run_id": "run_id"}).sort("at", "asset").tail(_MAX_OBSERVATIONS)
+
+
+class Estimator:
+    """A fitted model of cost."""
+
+    def __init__(self, history: pl.DataFrame) -> None:
+        """Fit to `observations`.
+
+        Raises:
+            NoHistory: there are none.
+        """
+        if history.is_empty():
+            raise NoHistory("nothing has been charged yet: run something once, then ask again")
+        self._terms: dict[str, int] = {}
+        self._rows_each = _rows_a_partition(history)
+        asks = [_ask_of(row) for row in history.iter_rows(named=True)]
+        self._configurations = {_configuration(ask) for ask in asks}
+        self._assets = {ask.asset for ask in asks}
+        design = self._design(asks, learn=True)
+        logs = np.log(np.maximum(history["target"].to_numpy(), _TINY))
+        weights = _recency([ask.asset for ask in asks])
+        self._level = float(np.average(logs, weights=weights))
+        self._coefficients, left_out = _ridge(design, logs - self._level, weights, self._penalty())
+        groups: dict[Novelty, Sequence[object]] = {
+            "recurring": list(range(len(asks))),
+            "new configuration": [_configuration(ask) for ask in asks],
+            "new asset": [ask.asset for ask in asks],
+        }
+        self._errors = {novelty: np.sort(left_out(keys)) for novelty, keys in groups.items()}
+
+    def estimate(self, ask: Ask, level: float = 0.95) -> Estimate:
+        """The cost of `ask`; the true one is below `upper` with probability `level`."""
+        novelty = self.novelty(ask)
+        expected = self._level + float((self._design([ask]) @ self._coefficients)[0])
+        errors = self._errors[novelty]
+        rank = math.ceil((len(errors) + 1) * level)
+        if rank <= len(errors):
+            margin = float(errors[rank - 1])
+        else:  # too few for this level: the worst that was seen, and room beyond it
+            margin = max(float(errors[-1]), 0.0) + _FEW
+        return Estimate(
+            math.exp(expected), math.exp(expected + max(margin, 0.0)), novelty, len(errors)
+        )
+
+    def novelty(self, ask: Ask) -> Novelty:
+        """How much of `ask` has been seen."""
+        if ask.asset not in self._assets:
+            return "new asset"
+        seen = _configuration(ask) in self._configurations
+        return "recurring" if seen else "new configuration"
+
+    def _design(self, asks: Sequence[Ask], *, learn: bool = False) -> Floats:
+        filled = [self._numbers(ask) for ask in asks]
+        rows = [self._row(ask, *numbers) for ask, numbers in zip(asks, filled, strict=True)]
+        if learn:
+            names = sorted({name for row in rows for name in row})
+            self._terms = {name: index for index, name in enumerate(names)}
+        design = np.zeros((len(asks), len(self._terms)))
+        for index, row in enumerate(rows):
+            for name, value in row.items():
+                if name in self._terms:
+                    design[index, self._terms[name]] = value
+        return design
+
+    def _numbers(self, ask: Ask) -> tuple[float, float]:
+        partitions = max(float(ask.partitions), 1.0)
+        each = self._rows_each.get(ask.asset, 0.0)
+        rows = each * partitions if ask.rows is None else ask.rows
+        return math.log(partitions), math.log1p(max(rows, 0.0))
+
+    @staticmethod
+    def _row(ask: Ask, partitions: float, rows: float) -> dict[str, float]:
+        return {
+            "partitions": partitions,
+            "rows": rows,
+            f"asset {ask.asset}": 1.0,
+            f"forecaster {ask.forecaster}": 1.0,
+            f"segment {ask.segment_group}": 1.0,
+            f"of {ask.asset} in {ask.segment_group}": 1.0,
+            f"slope of partitions {ask.asset}": partitions,
+            f"slope of rows {ask.asset}": rows,
+        }
+
+    def _penalty(self) -> Floats:
+        kinds = {"slope": _SLOPE_RIDGE, "partitions": _RIDGE, "rows": _RIDGE}
+        return np.array([kinds.get(name.split()[0], _RIDGE) for name in self._terms])
+
+
+def _ask_of(row: Mapping[str, object]) -> Ask:
+    return Ask(
+        asset=str(row["asset"]),
+        forecaster=row["forecaster"],  # type: ignore[arg-type]  # a column of strings
+        segment_group=row["segment_group"],  # type: ignore[arg-type]
+        partitions=int(row["partitions"] or 1),  # type: ignore[call-overload]
+        rows=float(row["rows"] or 0.0),  # type: ignore[arg-type]
+    )
+
+
+def _configuration(ask: Ask) -> tuple[object, ...]:
+    """What makes two runs the same kind; partitions by powers of two."""
+    size = round(math.log2(max(ask.partitions, 1)))
+    return (ask.asset, ask.forecaster, ask.segment_group, size)
+
+
+def _rows_a_partition(history: pl.DataFrame) -> dict[str, float]:
+    each = pl.col("rows") / pl.col("partitions").clip(lower_bound=1)
+    frame = history.group_by("asset").agg(each.tail(10).median().alias("each"))
+    return {asset: float(value or 0.0) for asset, value in frame.iter_rows()}
+
+
+def _recency(assets: Sequence[str]) -> Floats:
+    """Weights halving every `_HALF_LIFE` observations of the same asset, the last one is 1."""
+    age: dict[str, int] = {}
+    weights = np.empty(len(assets))
+    for index in range(len(assets) - 1, -1, -1):
+        asset = assets[index]
+        weights[index] = 0.5 ** (age.get(asset, 0) / _HALF_LIFE)
+        age[asset] = age.get(asset, 0) + 1
+    return weights
+
+
+class _LeftOut:
+    """Errors of a ridge on what is left out of its fit, without fitting again."""
+
+    def __init__(self, hat: Floats, residuals: Floats) -> None:
+        self.hat, self.residuals = hat, residuals
+
+    def __call__(self, keys: Iterable[object]) -> Floats:
+        """Error of each row when every row of its key is left out."""
+        members: dict[object, list[int]] = {}
+        for index, key in enumerate(keys):
+            members.setdefault(key, []).append(index)
+        errors = np.empty_like(self.residuals)
+        for rows in members.values():
+            inside = np.eye(len(rows)) - self.hat[np.ix_(rows, rows)]
+            errors[rows] = np.linalg.lstsq(inside, self.residuals[rows], rcond=None)[0]
+        return errors
+
+
+def _ridge(
+    design: Floats, target: Floats, weights: Floats, penalty: Floats
+) -> tuple[Floats, _LeftOut]:
+    weighted = design * weights[:, None]
+    inverse = np.linalg.inv(design.T @ weighted + np.diag(penalty))
+    smoother = inverse @ weighted.T
+    coefficients = smoother @ target
+    hat = design @ smoother
+    return coefficients, _LeftOut(hat, target - design @ coefficients)
+
+
+def replay(history: pl.DataFrame, *, warm_up: int = 20, level: float = 0.95) -> pl.DataFrame:
+    """What would have been said about each run before it ran, beside what it cost.
+
+    Runs in order of time; each is estimated from the runs before it alone, once `warm_up` runs
+    are known. Columns: run_id, actual, expected, upper, novelty (the newest of its parts).
+    """
+    order = history.group_by("run_id", maintain_order=True).agg(pl.col("at").min()).sort("at")
+    rank: list[Novelty] = ["recurring", "new configuration", "new asset"]
+    rows = []
+    for index, run_id in enumerate(order["run_id"]):
+        if index < warm_up:
+            continue
+        known = order["run_id"].head(index).implode()
+        estimator = Estimator(history.filter(pl.col("run_id").is_in(known)))
+        run = history.filter(pl.col("run_id") == run_id)
+        said = [
+            estimator.estimate(_without_rows(_ask_of(row)), level)
+            for row in run.iter_rows(named=True)
+        ]
+        rows.append(
+            {
+                "run_id": run_id,
+                "actual": float(run["target"].sum()),
+                "expected": sum(part.expected for part in said),
+                "upper": sum(part.upper for part in said),
+                "novelty": max((part.novelty for part in said), key=rank.index),
+            }
+        )
+    schema = {"run_id": pl.String, "actual": pl.Float64, "expected": pl.Float64}
+    return pl.DataFrame(rows, schema=schema | {"upper": pl.Float64, "novelty": pl.String})
+
+
+def _without_rows(ask: Ask) -> Ask:
+    """What is known before the run: which partitions, not how many rows they will have."""
+    return Ask(ask.asset, ask.forecaster, ask.segment_group, ask.partitions)
+
+
+@dataclass(frozen=True)
+class EstimatorError:
+    """The estimator's own error: mean absolute percentage errors, and how often the bound held."""
+
+    runs: int
+    recurring: int
+    mape_recurring_pct: float
+    mape_new_pct: float
+    coverage_pct: float
+    coverage_p: float
+
+
+def error_of(replayed: pl.DataFrame, level: float = 0.95) -> EstimatorError:
+    """Summary of a replay. `coverage_p`: chance of as little coverage if the level were true."""
+    off = (pl.col("expected") - pl.col("actual")).abs() / pl.col("actual").clip(lower_bound=_TINY)
+    known = replayed.filter(pl.col("novelty") == "recurring")
+    new = replayed.filter(pl.col("novelty") != "recurring")
+
+    def mape(frame: pl.DataFrame) -> float:
+        return 100 * float(frame.select(off.mean()).item()) if frame.height else math.nan
+
+    held = replayed.filter(pl.col("actual") <= pl.col("upper")).height
+    return EstimatorError(
+        runs=replayed.height,
+        recurring=known.height,
+        mape_recurring_pct=mape(known),
+        mape_new_pct=mape(new),
+        coverage_pct=100 * held / replayed.height if replayed.height else math.nan,
+        coverage_p=_binomial_at_most(held, replayed.height, level),
+    )
+
+
+def _binomial_at_most(successes: int, trials: int, probability: float) -> float:
+    """P(X <= successes) of a binomial: the one-sided test of too little coverage."""
+    return sum(
+        math.comb(trials, k) * probability**k * (1 - probability) ** (trials - k)
+        for k in range(successes + 1)
+    )

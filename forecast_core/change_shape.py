@@ -41,7 +41,9 @@ def shape_of(x: Floats, *, shortest_ramp: int = 5) -> Shape:
     step_at, step_error = _step(x)
     start, length, ramp_error = _ramp(x, shortest_ramp)
     n = len(x)
-    earned = ramp_error > 0 and n * np.log(max(step_error, 1e-300) / ramp_error) > 3.0
+    # A ramp of few observations is hardly more than a step with noise on it.
+    least = 6.0 if length <= shortest_ramp + 1 else 3.0
+    earned = ramp_error > 0 and n * np.log(max(step_error, 1e-300) / ramp_error) > least
     if earned or (ramp_error <= 0 < step_error):
         end = min(start + length, n)
         p, slope = _trend(x[max(start - 1, 0) : end])

@@ -270,7 +270,7 @@ def _fixed_cost_spread_thinner(s: _Series, rise: Rise) -> bool:
 
 def _rose_with_volume(s: _Series, rise: Rise) -> bool:
     """A rise of a few days in step with the volume: an event nobody wrote down."""
-    if rise.start < 7 or rise.until is None or rise.until == rise.start:
+    if rise.start < 7 or rise.until is None or rise.until - rise.start < 2:
         return False
     volume, window = s.observed.volume, _window(s, rise)
     before, after = volume[max(rise.start - 14, 0) : rise.start], volume[window.stop :][:14]

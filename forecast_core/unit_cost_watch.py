@@ -40,7 +40,7 @@ class Watch:
     fall_p: float = 1e-5
     sparse_looks: float = 7.0
     spike_least: float = 0.14
-    step_least: float = 0.06
+    step_least: float = 0.07
     creep_least: float = 0.05
     spike_over_largest: float = 1.2
     event_most: float = 0.7
@@ -253,10 +253,16 @@ class _Walk:
         first = t
         while first > 0 and self.s.event[first - 1] == self.s.event[t]:
             first -= 1
-        since = self.from_
+        since, until = self.from_, first
         if self.open is not None and self.open.start < first:
-            since = max(since, self.open.start)
-        before = [i for i in range(max(since, first - 10), first) if not self.masked[i]]
+            # The event lifts a level, it lowers none: below the rise, the rise was a spike.
+            raised = float(np.median(cost[self.open.start : first]))
+            now = float(np.median(cost[first : t + 1]))
+            if first - self.open.start < 3 and now < raised - 0.25 * self.open.effect:
+                until = self.open.start
+            else:
+                since = max(since, self.open.start)
+        before = [i for i in range(max(since, until - 10), until) if not self.masked[i]]
         if before:
             level = float(np.median(cost[before] - self.offset[before]))
             lift = float(np.median(cost[first : t + 1])) - level
@@ -437,7 +443,7 @@ class _Walk:
         )
         if self._returned(named):
             self.seen.dismissed.append((start, "back at the level it had before a brief fall"))
-        elif shape.effect < self.w.step_least * 0.6 or not self._held(rise, t):
+        elif shape.effect < self.w.step_least or not self._held(rise, t):
             self.seen.dismissed.append((start, "went away before its shape was known"))
         elif not self._continues(named, t):
             self._report(named)

@@ -12,7 +12,7 @@ import dagster as dg
 
 from resources.coordinator import attend
 from resources.escrow import Escrow
-from resources.run_facts import metadata_in
+from resources.run_facts import KnownAssets
 
 TICK_S = 30
 ENDED = {
@@ -33,7 +33,7 @@ def admission_queue(
 ) -> dg.SkipReason:
     """Look at the queue every tick; says in the tick's own words what it did and what is late."""
     graph = context.repository_def.asset_graph if context.repository_def else None
-    attended = attend(context.instance, escrow, metadata_in(graph))
+    attended = attend(context.instance, escrow, KnownAssets(graph))
     for run_id in attended.at_risk[:20]:
         context.log.warning(f"run {run_id} is held and will miss its latest start")
     return dg.SkipReason(str(attended))
@@ -51,7 +51,7 @@ def _when(word: str, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
     def ended(context: dg.RunStatusSensorContext, escrow: dg.ResourceParam[Escrow]) -> None:
         escrow.settle(context.dagster_run.run_id, succeeded=word == "succeeded")
         graph = context.repository_def.asset_graph if context.repository_def else None
-        attended = attend(context.instance, escrow, metadata_in(graph))
+        attended = attend(context.instance, escrow, KnownAssets(graph))
         context.log.info(f"run {context.dagster_run.run_id} {word}: {attended}")
 
     return ended

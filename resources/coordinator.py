@@ -11,9 +11,8 @@ after its money is held, so whatever crashes or cannot be reached, nothing start
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +20,14 @@ from typing import Any, cast
 import dagster as dg
 
 from forecast_core.admission_policy import Policy, units
-from forecast_core.admission_request import Quoter, request_of
-from resources import Settings
+from forecast_core.admission_request import request_of
+from resources import Environment, Settings
 from resources.admission_store import AdmissionStore, Row, StoreError
 from resources.escrow import Escrow, Fate, LedgerSpending
 from resources.ledger import open_ledger
+from resources.measured_quotes import MeasuredQuoter
 from resources.policies import load_policy
-from resources.run_facts import MetadataOf, facts_of, metadata_in
+from resources.run_facts import KnownAssets, facts_of
 
 HOLD = "admission/hold"
 RUNG = "admission/rung"
@@ -48,17 +48,23 @@ def admission_url(settings: Settings) -> str:
     return f"sqlite:///{settings.state_dir / 'admission.db'}"
 
 
-def build_escrow(settings: Settings) -> Escrow:
-    """The escrow of an environment, over its store, policy and ledger.
+def build_escrow(settings: Settings, store_url: str | None = None) -> Escrow:
+    """The escrow of an environment, over its store (or the one named), policy and ledger.
 
     Raises:
         PolicyError: the policy file is refused.
         StoreError: the store cannot be opened.
     """
     policy = load_policy(settings.admission_policy, Policy.parse)
-    store = AdmissionStore(admission_url(settings))
-    spending = LedgerSpending(open_ledger(settings.ledger))
-    return Escrow(store, policy, settings.environment, spending)
+    store = AdmissionStore(store_url or admission_url(settings))
+    ledger = open_ledger(settings.ledger)
+    return Escrow(
+        store,
+        policy,
+        settings.environment,
+        LedgerSpending(ledger),
+        MeasuredQuoter(ledger, policy, settings.environment),
+    )
 
 
 class AdmissionRunCoordinator(dg.QueuedRunCoordinator):
@@ -136,13 +142,13 @@ class AdmissionRunCoordinator(dg.QueuedRunCoordinator):
         if self._escrow is None:
             store, policy, environment = self._named
             settings = Settings.from_environment()
-            rules = load_policy(Path(policy or settings.admission_policy), Policy.parse)
-            spending = LedgerSpending(open_ledger(settings.ledger)) if store is None else None
-            self._escrow = Escrow(
-                AdmissionStore(store or admission_url(settings)),
-                rules,
-                environment or settings.environment,
-                spending,
+            self._escrow = build_escrow(
+                replace(
+                    settings,
+                    admission_policy=Path(policy or settings.admission_policy),
+                    environment=cast("Environment", environment or settings.environment),
+                ),
+                store,
             )
         return self._escrow
 
@@ -153,30 +159,15 @@ class AdmissionRunCoordinator(dg.QueuedRunCoordinator):
             instance.add_run_tags(run.run_id, {HOLD: "1"})
         queued = super().submit_run(context)
         try:
-            graph = metadata_in(context.workspace.asset_graph)
-            request = request_of(
-                facts_of(queued, instance, graph, time.time()), self.escrow.policy, QUOTER.of(self)
-            )
-            self.escrow.submit(request)
-            tell(instance, self.escrow)
+            escrow, known = self.escrow, KnownAssets(context.workspace.asset_graph)
+            facts = facts_of(queued, instance, known, escrow.clock())
+            escrow.submit(request_of(facts, escrow.policy, escrow.quoter))
+            tell(instance, escrow)
         except Exception as error:  # the run stays on hold; the sensor finds and asks for it again
             _LOG.exception("run %s stays on hold", run.run_id)
             note(instance, queued, f"held: admission could not decide ({error}); it asks again")
         reloaded = instance.get_run_by_id(run.run_id)
         return reloaded or queued
-
-
-@dataclass
-class _Quoting:
-    """Where the measured quotes come from, once something measures them."""
-
-    build: Callable[[Escrow], Quoter] | None = None
-
-    def of(self, host: AdmissionRunCoordinator) -> Quoter | None:
-        return self.build(host.escrow) if self.build else None
-
-
-QUOTER = _Quoting()
 
 
 # ---- what the queue is told ------------------------------------------------------------------
@@ -278,8 +269,7 @@ class Attended:
 def attend(
     instance: dg.DagsterInstance,
     escrow: Escrow,
-    metadata_of: MetadataOf,
-    quoter: Quoter | None = None,
+    known: KnownAssets,
 ) -> Attended:
     """Look at the queue again: lost runs, ended runs, late charges, then one pass and its words.
 
@@ -287,7 +277,7 @@ def attend(
         StoreError: the store cannot be used; nothing starts until it can.
     """
     queued = list(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])))
-    found = _find_lost(instance, escrow, queued, metadata_of, quoter)
+    found = _find_lost(instance, escrow, queued, known)
     withdrawn = _withdraw_cancelled(instance, escrow, {run.run_id for run in queued})
     settled = escrow.sweep(fates(instance, escrow))
     booked = escrow.book_late_charges()
@@ -308,18 +298,18 @@ def _find_lost(
     instance: dg.DagsterInstance,
     escrow: Escrow,
     queued: Sequence[dg.DagsterRun],
-    metadata_of: MetadataOf,
-    quoter: Quoter | None,
+    known: KnownAssets,
 ) -> list[Any]:
     """Requests of queued runs that admission has not seen: their submitter died, or went by it."""
-    known = escrow.store.states([run.run_id for run in queued])
-    lost = [run for run in queued if run.run_id not in known]
+    seen = escrow.store.states([run.run_id for run in queued])
+    lost = [run for run in queued if run.run_id not in seen]
     for run in lost:
         if run.tags.get(HOLD) != "1":
             instance.add_run_tags(run.run_id, {HOLD: "1"})
     now = escrow.clock()
     return [
-        request_of(facts_of(run, instance, metadata_of, now), escrow.policy, quoter) for run in lost
+        request_of(facts_of(run, instance, known, now), escrow.policy, escrow.quoter)
+        for run in lost
     ]
 
 
@@ -370,12 +360,12 @@ class Gate:
     The meter asks it before a step works; the answer for a run is remembered in the process.
     """
 
-    def __init__(self, escrow: Escrow, quoter: Quoter | None = None) -> None:
-        self.escrow, self.quoter = escrow, quoter
+    def __init__(self, escrow: Escrow) -> None:
+        self.escrow = escrow
         self._open: set[str] = set()
 
     def __call__(
-        self, instance: dg.DagsterInstance, run: dg.DagsterRun, metadata_of: MetadataOf
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, known: KnownAssets
     ) -> Refusal | None:
         """None when the run may work.
 
@@ -386,7 +376,7 @@ class Gate:
             return None
         row = self.escrow.store.find(run.run_id)
         if row is None:
-            refusal = self._ask(instance, run, metadata_of)
+            refusal = self._ask(instance, run, known)
         elif row["state"] == "admitted":
             refusal = None
         else:
@@ -397,12 +387,12 @@ class Gate:
         return refusal
 
     def _ask(
-        self, instance: dg.DagsterInstance, run: dg.DagsterRun, metadata_of: MetadataOf
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, known: KnownAssets
     ) -> Refusal | None:
         escrow = self.escrow
         escrow.sweep(fates(instance, escrow))  # where no daemon runs, nobody else settles
-        facts = facts_of(run, instance, metadata_of, escrow.clock())
-        decision = escrow.submit(request_of(facts, escrow.policy, self.quoter))
+        facts = facts_of(run, instance, known, escrow.clock())
+        decision = escrow.submit(request_of(facts, escrow.policy, escrow.quoter))
         if decision.starts:
             return None
         escrow.withdraw(run.run_id)  # in process it cannot wait
@@ -411,7 +401,7 @@ class Gate:
 
 def gate_step(gate: Gate, context: dg.AssetExecutionContext) -> Refusal | None:
     """`gate` for the step at hand."""
-    return gate(context.instance, context.run, metadata_in(context.job_def.asset_layer.asset_graph))
+    return gate(context.instance, context.run, KnownAssets(context.job_def.asset_layer.asset_graph))
 
 
 def granted_rung(run: dg.DagsterRun) -> str | None:

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from forecast_core.admission import Decision, Load, Quote, Request, Snapshot, decide
 from forecast_core.admission_policy import NANO, PROTECTED, Policy, nanos
 from forecast_core.admission_record import agrees, decisions_to_json, digest, snapshot_to_json
+from forecast_core.admission_request import Quoter
 from resources.admission_log import active_overrides, logged, write_pass
 from resources.admission_store import AdmissionStore
 from resources.ledger import Ledger
@@ -93,6 +94,7 @@ class Escrow:
         policy: Policy,
         environment: str,
         spending: Spending | None = None,
+        quoter: Quoter | None = None,
         *,
         clock: Callable[[], float] = time.time,
         load: Callable[[], Load] = measured_load,
@@ -100,7 +102,7 @@ class Escrow:
     ) -> None:
         """`reached` is told the name of each step of a pass: a crash test's way in."""
         self.store, self.policy, self.environment = store, policy, environment
-        self.clock = clock
+        self.clock, self.quoter = clock, quoter
         self._spending, self._load, self._reached = spending, load, reached
 
     # ---- passes ------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ Job tags are lost when assets are launched directly, so a run is known by its as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dagster as dg
@@ -25,8 +26,8 @@ _ORIGINS = (
     ("dagster/schedule_name", "schedule"),
     ("dagster/sensor_name", "sensor"),
 )
+_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _LAUNCHES = ("dagster/backfill", "dagster/root_run_id")
-MetadataOf = Callable[[dg.AssetKey], Mapping[str, Any] | None]
 
 
 class _Graph(Protocol):
@@ -34,16 +35,25 @@ class _Graph(Protocol):
     def get(self, key: dg.AssetKey) -> Any: ...
 
 
-def metadata_in(graph: _Graph | None) -> MetadataOf:
-    """Metadata of an asset in a graph (of a workspace, a repository or a job); None if unknown."""
+@dataclass(frozen=True)
+class KnownAssets:
+    """What a graph (of a workspace, a repository or a job) says about assets."""
 
-    def metadata_of(key: dg.AssetKey) -> Mapping[str, Any] | None:
-        if graph is None or not graph.has(key):
-            return None
-        metadata: Mapping[str, Any] = graph.get(key).metadata
+    graph: _Graph | None
+
+    def metadata(self, key: dg.AssetKey) -> Mapping[str, Any]:
+        """The asset's metadata; empty for an asset that nobody knows."""
+        if self.graph is None or not self.graph.has(key):
+            return {}
+        metadata: Mapping[str, Any] = self.graph.get(key).metadata
         return metadata
 
-    return metadata_of
+    def partitions(self, key: dg.AssetKey) -> dg.PartitionsDefinition[str] | None:
+        """How the asset is cut; None when it is not, or nobody knows it."""
+        if self.graph is None or not self.graph.has(key):
+            return None
+        cut: dg.PartitionsDefinition[str] | None = self.graph.get(key).partitions_def
+        return cut
 
 
 def origin_of(tags: Mapping[str, str]) -> str:
@@ -52,16 +62,16 @@ def origin_of(tags: Mapping[str, str]) -> str:
 
 
 def facts_of(
-    run: dg.DagsterRun, instance: dg.DagsterInstance, metadata_of: MetadataOf, submitted: float
+    run: dg.DagsterRun, instance: dg.DagsterInstance, known: KnownAssets, submitted: float
 ) -> RunFacts:
     """What admission needs to know of a run. Assets that nobody knows come without a pipeline."""
     keys = sorted(asset_keys(run, instance), key=lambda key: key.to_user_string())
     return RunFacts(
         run_id=run.run_id,
         origin=origin_of(run.tags),
-        assets=tuple(_asset(key, metadata_of(key) or {}) for key in keys),
+        assets=tuple(_asset(key, known.metadata(key)) for key in keys),
         submitted=submitted,
-        partitions=_partitions(run),
+        partitions=_partitions(run, instance, keys, known),
         launch=next((run.tags[tag] for tag in _LAUNCHES if tag in run.tags), ""),
         tags=dict(run.tags),
     )
@@ -102,6 +112,25 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, dg.MetadataValue) else value
 
 
-def _partitions(run: dg.DagsterRun) -> int:
-    """1 without partitions; a range counts as what its tags span, unknown as 1."""
-    return 1 if "dagster/partition" in run.tags else int(run.tags.get("admission/partitions", "1"))
+def _partitions(
+    run: dg.DagsterRun,
+    instance: dg.DagsterInstance,
+    keys: Iterable[dg.AssetKey],
+    known: KnownAssets,
+) -> int:
+    """Partitions that the run covers: 1 without a range, the longest range of its assets else."""
+    if _RANGE[0] not in run.tags or _RANGE[1] not in run.tags:
+        return 1
+    span = dg.PartitionKeyRange(run.tags[_RANGE[0]], run.tags[_RANGE[1]])
+    most = 1
+    for cut in filter(None, map(known.partitions, keys)):
+        try:
+            covered = (
+                cut.get_partition_keys_in_range(span, dynamic_partitions_store=instance)
+                if isinstance(cut, dg.MultiPartitionsDefinition)
+                else cut.get_partition_keys_in_range(span)
+            )
+        except Exception:  # not this asset's range, or its dimension is not registered here
+            continue
+        most = max(most, len(covered))
+    return most

@@ -30,7 +30,7 @@ from resources.coordinator import (
     granted_rung,
 )
 from resources.escrow import Escrow, replay
-from resources.run_facts import metadata_in
+from resources.run_facts import KnownAssets
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,7 +136,7 @@ def reload(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun:
 
 
 def look(instance: dg.DagsterInstance) -> Any:
-    return attend(instance, escrow_of(instance), metadata_in(GRAPH))
+    return attend(instance, escrow_of(instance), KnownAssets(GRAPH))
 
 
 def test_an_affordable_run_is_released_with_its_terms(instance: dg.DagsterInstance) -> None:
@@ -294,19 +294,19 @@ def test_the_gate_refuses_in_process_what_the_queue_would_hold(
         return instance.create_run_for_job(job, asset_selection=frozenset([dg.AssetKey(name)]))
 
     first, second = straight("tuned"), straight("tuned")
-    assert gate(instance, first, metadata_in(GRAPH)) is None
-    assert gate(instance, first, metadata_in(GRAPH)) is None
-    refusal = gate(instance, second, metadata_in(GRAPH))
+    assert gate(instance, first, KnownAssets(GRAPH)) is None
+    assert gate(instance, first, KnownAssets(GRAPH)) is None
+    refusal = gate(instance, second, KnownAssets(GRAPH))
     assert refusal and refusal.code == "money" and "budget status" in str(refusal)
     instance.report_run_failed(first)
-    assert gate(instance, straight("tuned"), metadata_in(GRAPH)) is None, "its money came back"
+    assert gate(instance, straight("tuned"), KnownAssets(GRAPH)) is None, "its money came back"
 
 
 def test_the_gate_knows_a_run_that_the_queue_admitted(instance: dg.DagsterInstance) -> None:
     admitted, held = launch(instance, "tuned"), launch(instance, "tuned")
     gate = Gate(escrow_of(instance))
-    assert gate(instance, admitted, metadata_in(GRAPH)) is None
-    assert gate(instance, held, metadata_in(GRAPH)) is not None
+    assert gate(instance, admitted, KnownAssets(GRAPH)) is None
+    assert gate(instance, held, KnownAssets(GRAPH)) is not None
 
 
 def test_money_is_exact_in_the_store(tmp_path: Path, policy_file: Path) -> None:

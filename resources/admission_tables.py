@@ -101,13 +101,14 @@ facts = sa.Table(
 
 
 def insert_once(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
+    """Insert the rows whose key is not taken; how many were (row by row: a batch does not tell)."""
+    insert: Any
     if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as postgres_insert
-
-        return connection.execute(postgres_insert(table).on_conflict_do_nothing(), rows).rowcount
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    return connection.execute(sqlite_insert(table).on_conflict_do_nothing(), rows).rowcount
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert
+    statement = insert(table).on_conflict_do_nothing()
+    return sum(connection.execute(statement, row).rowcount for row in rows)
 
 
 def open_engine(url: sa.URL, timeout_s: float) -> sa.Engine:

@@ -54,7 +54,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AdmissionS
         return
     url = os.environ.get("FORECAST_TEST_POSTGRES")
     if not url:
-        pytest.skip("set FORECAST_TEST_POSTGRES to the URL of an empty Postgres database")
+        try:
+            url = request.getfixturevalue("postgres_server")
+        except pytest.FixtureLookupError:
+            pytest.skip("set FORECAST_TEST_POSTGRES to the URL of an empty Postgres database")
     made = AdmissionStore(url)
     yield made
     with made.alone() as connection:

@@ -101,13 +101,14 @@ facts = sa.Table(
 
 
 def insert_once(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
-    """Insert the rows whose key is not taken; how many were (row by row: a batch does not tell)."""
+    """Insert the rows whose key is not taken; how many were. A batch does not tell, nor does
+    Postgres unless it is asked to keep the count."""
     insert: Any
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects.postgresql import insert
     else:
         from sqlalchemy.dialects.sqlite import insert
-    statement = insert(table).on_conflict_do_nothing()
+    statement = insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     return sum(connection.execute(statement, row).rowcount for row in rows)
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import polars as pl
 
 from forecast_core import accuracy_gain, unit_costs
+from forecast_core.series_nature import is_daily, rough_noise
 from forecast_core.unit_cost_watch import (
     Fall,
     Floats,
@@ -30,9 +31,7 @@ from forecast_core.unit_cost_watch import (
     Replay,
     Rise,
     Watch,
-    is_daily,
     replay,
-    rough_noise,
 )
 
 KINDS = ("spike", "step", "creep", "nogain")

@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 from forecast_core import planted_ledger
 from forecast_core.change_shape import shape_of
 from forecast_core.regressions import detect
-from forecast_core.unit_cost_watch import (
-    Observed,
-    Watch,
-    replay,
-    volume_elasticity,
-    weekday_effects,
-)
+from forecast_core.series_nature import volume_elasticity, weekday_effects
+from forecast_core.unit_cost_watch import Observed, Watch, replay
 
 
 def observed(y: np.ndarray, step: int = 1) -> Observed:

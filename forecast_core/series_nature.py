@@ -1,0 +1,70 @@
+"""What a daily cost series does by nature: its noise, its weekdays, its answer to volume.
+
+Belongs here: robust estimates over one series that a few spikes, steps or ramps do not move. Does
+not: watching it for a rise (`unit_cost_watch`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def is_daily(days: npt.NDArray[np.int64]) -> bool:
+    """Whether the series is observed on most days (median gap one day)."""
+    return len(days) >= 3 and float(np.median(np.diff(days))) <= 1.0
+
+
+def rough_noise(y: Floats) -> float:
+    """Noise of a log series from its differences: blind to levels, ramps and few spikes."""
+    if len(y) < 4:
+        return float("nan")
+    steps = np.diff(y)
+    return float(1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2))
+
+
+def weekday_effects(y: Floats, weekday: npt.NDArray[np.int64]) -> Floats:
+    """Mean-free weekday effects (7,), zero unless they explain the noise; robust to levels."""
+    effects = np.zeros(7)
+    if len(y) < 21:
+        return effects
+    rest = y - _rolling_median(y, 7)
+    for d in range(7):
+        own = rest[weekday == d]
+        if len(own) >= 3:
+            effects[d] = np.median(own) * len(own) / (len(own) + 1.5)
+    effects -= effects.mean()
+    before, after = np.median(np.abs(rest)), np.median(np.abs(rest - effects[weekday]))
+    return effects if after < 0.92 * before else np.zeros(7)
+
+
+def _rolling_median(y: Floats, width: int) -> Floats:
+    half = width // 2
+    padded = np.concatenate([np.full(half, np.nan), y, np.full(half, np.nan)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, width)
+    middle: Floats = np.nanmedian(windows, axis=1)
+    return middle
+
+
+def volume_elasticity(y: Floats, volume: Floats) -> float:
+    """Slope of log unit cost on log volume, in [-1, 0]: minus the share of cost that is fixed.
+
+    From day-to-day differences, so that growth and a creep side by side are not taken for it.
+    """
+    if len(y) < 14:
+        return 0.0
+    dy, dv = np.diff(y), np.diff(volume)
+    spread = float(np.std(dv))
+    if spread < 0.02:
+        return 0.0
+    limit = 3.5 * 1.4826 * float(np.median(np.abs(dy - np.median(dy)))) + 1e-9
+    keep = np.abs(dy - np.median(dy)) < max(limit, 2 * spread)
+    dy, dv = dy[keep], dv[keep]
+    weight = float(np.sum(dv * dv))
+    if len(dy) < 10 or weight <= 0:
+        return 0.0
+    slope = float(np.sum(dv * dy) / weight)
+    error = float(np.sqrt(np.mean((dy - slope * dv) ** 2) / weight))
+    return float(np.clip(slope, -1.0, 0.0)) if slope < -2 * error else 0.0

@@ -405,9 +405,10 @@ def _one(connection: sa.Connection, run_id: str) -> Row | None:
 
 
 def _with_hold(row: Row) -> Row:
-    """The row with `money` (nanos) and `wall_s` of what it holds; 0 while it holds nothing."""
-    quote = quote_from_json(json.loads(row["quote"])) if row["quote"] else None
-    return row | {"money": quote.money if quote else 0, "wall_s": quote.wall_s if quote else 0.0}
+    """The row with `money` (nanos), `wall_s` and dearest `pipeline` of what it holds, if it does."""
+    quote = quote_from_json(json.loads(row["quote"])) if row["quote"] else Quote("", (), 0.0)
+    dearest = max(quote.charges, key=lambda charge: charge[1], default=("", 0))
+    return row | {"money": quote.money, "wall_s": quote.wall_s, "pipeline": dearest[0]}
 
 
 def _finite(value: float) -> float | None:

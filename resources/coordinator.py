@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from resources.escrow import Escrow, Fate, LedgerSpending
 from resources.ledger import open_ledger
 from resources.measured_quotes import MeasuredQuoter
 from resources.policies import load_policy
+from resources.quotas import Limits
 from resources.run_facts import KnownAssets, facts_of
 
 HOLD = "admission/hold"
@@ -212,6 +214,7 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
             f" {tags['admission/latest_start']}",
         )
         return
+    stage = policy.stage_of.get(row["pipeline"], next(iter(policy.stages)))
     runtime = max(LEAST_RUNTIME_S, int(row["wall_s"] * OVERRUN))
     note(
         instance,
@@ -225,6 +228,7 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
         | {
             RUNG: row["rung"],
             "admission/money": str(units(row["money"])),
+            "admission/memory_gib": f"{policy.stages[stage].memory_gib:g}",
             "dagster/priority": str(policy.classes[row["work_class"]].priority),
             "dagster/max_runtime": str(runtime),
             "dagster/max_retries": run.tags.get("dagster/max_retries", "0"),
@@ -404,6 +408,20 @@ def gate_step(gate: Gate, context: dg.AssetExecutionContext) -> Refusal | None:
     return gate(context.instance, context.run, KnownAssets(context.job_def.asset_layer.asset_graph))
 
 
+def limits_of(run: dg.DagsterRun, spent: Callable[[], Decimal] | None = None) -> Limits:
+    """The in-flight limits of a step of an admitted run, from what admission wrote on it.
+
+    `spent` gives the money that the run has cost so far. A run that passed no queue has none.
+    """
+    money, memory = run.tags.get("admission/money"), run.tags.get("admission/memory_gib")
+    return Limits(
+        memory_gib=float(memory) if memory else None,
+        money=Decimal(money) if money else None,
+        spent=spent,
+        end_with_parent=True,
+    )
+
+
 def granted_rung(run: dg.DagsterRun) -> str | None:
     """The rung that admission granted to a run; None when it asked for none, or passed no queue."""
     rung = run.tags.get(RUNG)
@@ -412,5 +430,5 @@ def granted_rung(run: dg.DagsterRun) -> str | None:
 
 __all__ = [
     "AdmissionRunCoordinator", "Attended", "Gate", "HoldReplaced", "Refusal", "StoreError",
-    "attend", "build_escrow", "fates", "gate_step", "granted_rung", "tell",
+    "attend", "build_escrow", "fates", "gate_step", "granted_rung", "limits_of", "tell",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from resources.coordinator import (
     HoldReplaced,
     attend,
     granted_rung,
+    limits_of,
 )
 from resources.escrow import Escrow, replay
 from resources.run_facts import KnownAssets
@@ -147,6 +149,8 @@ def test_an_affordable_run_is_released_with_its_terms(instance: dg.DagsterInstan
     assert granted_rung(run) == "gbm"
     assert int(run.tags["dagster/max_runtime"]) >= 300
     assert run.tags["dagster/max_retries"] == "0"
+    limits = limits_of(run)
+    assert (limits.money, limits.memory_gib) == (Decimal("0.02"), 8.0)
 
 
 def test_a_run_over_budget_waits_with_its_reason_and_starts_later(

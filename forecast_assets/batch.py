@@ -83,6 +83,10 @@ class Cycle:
             "every level, and the score", ("prediction_reconciled", "eval_accuracy"), day, day
         )
 
+    def books(self) -> Iterator[Stage]:
+        """The ledger's history into the lake, and the marts over it."""
+        yield Stage("charge storage, keep the books", ("cost_storage", "cost_ledger", "cost_steps"))
+
     def _months(self, first: date, last: date) -> tuple[str, str]:
         return f"{_month(first)}|{self.stores[0]}", f"{_month(last)}|{self.stores[-1]}"
 

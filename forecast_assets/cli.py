@@ -24,3 +24,14 @@ for name, module in (
     ("stores", stores),
 ):
     app.add_typer(module.app, name=name)
+
+
+def main() -> None:
+    """Run the program; an error that we raise on purpose is its message, not a traceback."""
+    try:
+        app()
+    except Exception as error:
+        if not type(error).__module__.startswith(("forecast_core", "resources", "forecast_assets")):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None

@@ -18,6 +18,7 @@ from forecast_assets.assets import (
     evaluation,
     features,
     forecasters,
+    ledger,
     predictions,
     raw,
     segments,
@@ -58,6 +59,7 @@ LAYERS: Mapping[str, Layer] = {
         fresh_within=1.5 * DAY,
         automation=dg.AutomationCondition.eager(),
     ),
+    "cost": Layer((ledger,), "team:platform", "monitoring", fresh_within=1.5 * DAY),
     "evaluation": Layer(
         (evaluation,),
         "team:forecasting",

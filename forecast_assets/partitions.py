@@ -32,8 +32,10 @@ MONTHS = dg.MonthlyPartitionsDefinition(
 CUTOFF_DAYS = dg.DailyPartitionsDefinition(
     start_date=_SPAN.first.isoformat(), end_date=(_SPAN.last + timedelta(days=1)).isoformat()
 )
+# Beside the groups, one fit that serves them all: the shapes that forecasts are aligned to.
+ALIGNMENT = "alignment"
 SEGMENT_GROUPS = dg.StaticPartitionsDefinition(
-    list(load_policy(_SETTINGS.segment_policy, SegmentPolicy.parse).groups)
+    [*load_policy(_SETTINGS.segment_policy, SegmentPolicy.parse).groups, ALIGNMENT]
 )
 
 MONTH_STORE = dg.MultiPartitionsDefinition({"month": MONTHS, "store": STORES})

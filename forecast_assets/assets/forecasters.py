@@ -11,7 +11,13 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from forecast_assets.partitions import ANY_PARTITION, RANGE_IS_ONE_RUN, SEGMENT_GROUPS
+from forecast_assets.partitions import (
+    ALIGNMENT,
+    ANY_PARTITION,
+    RANGE_IS_ONE_RUN,
+    SEGMENT_GROUPS,
+)
+from forecast_core import alignment
 from forecast_core.cells import Cells
 from forecast_core.rungs import gbm, statistical
 from forecast_core.schema import TABLES
@@ -21,6 +27,7 @@ from resources.meter import metered
 from resources.table_view import TableView
 
 SALES = ["item_id", "date", "units", "sell_price", "on_sale"]
+TOTALS = ["date", "store_id", "state_id", "dept_id", "units"]
 
 
 @dg.asset(
@@ -49,6 +56,9 @@ def forecasters(
     segments = demand_segments.latest(cutoff)
     fitted = {}
     for name in context.partition_keys:
+        if name == ALIGNMENT:
+            fitted[name] = _shapes(cleaned_sales, raw_calendar, segments, cutoff)
+            continue
         group = segment_policy.group(name)
         members = segments.filter(segment_group=name)
         if group.rung == "gbm" and not members.is_empty():
@@ -66,7 +76,7 @@ def forecasters(
             "segment_group": name,
             "trained_to": cutoff,
             "version": f"{cutoff:%Y%m%d}-{hashlib.sha256(one.artefact).hexdigest()[:8]}",
-            "rung": segment_policy.group(name).rung,
+            "rung": "alignment" if name == ALIGNMENT else segment_policy.group(name).rung,
             "artefact": one.artefact,
             "drivers": json.dumps(one.drivers),
         }
@@ -101,6 +111,22 @@ def _shared(
             )
         )
     return gbm.fit(parts, coding, spec)
+
+
+def _shapes(
+    cleaned_sales: TableView, calendar: pl.DataFrame, segments: pl.DataFrame, cutoff: date
+) -> gbm.Fitted:
+    """The calendar shape of every store-department, to which forecasts are aligned."""
+    totals = [
+        alignment.node_totals(
+            cleaned_sales.frame(
+                Cells(cutoff, cutoff, (store_id,)).back(alignment.HISTORY_DAYS), TOTALS
+            )
+        )
+        for store_id in segments["store_id"].unique().sort()
+    ]
+    shapes = alignment.fit_shapes(pl.concat(totals), calendar, cutoff)
+    return gbm.Fitted(shapes.to_bytes(), {"stores": float(len(totals))})
 
 
 def _chosen(members: pl.DataFrame, cleaned_sales: TableView, cutoff: date) -> gbm.Fitted:

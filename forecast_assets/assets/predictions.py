@@ -12,12 +12,14 @@ import dagster as dg
 import polars as pl
 
 from forecast_assets.partitions import (
+    ALIGNMENT,
     ANY_PARTITION,
     CUTOFF_STORE,
     CUTOFF_TO_MONTH_STORE,
     MONTH_OF_CUTOFF_STORE,
     RANGE_IS_ONE_RUN,
 )
+from forecast_core import alignment
 from forecast_core.by_store import ByStore
 from forecast_core.cells import Cells
 from forecast_core.prices import daily_prices
@@ -31,6 +33,7 @@ from resources.partition_keys import decode
 from resources.table_view import TableView
 
 SALES = ["item_id", "date", "units", "on_sale"]
+TOTALS = ["date", "store_id", "state_id", "dept_id", "units"]
 FLOOR_REASON = "floor: published before any upgrade"
 
 
@@ -114,7 +117,11 @@ def prediction_daily(
         ahead = Cells(cutoff + timedelta(days=1), cutoff + timedelta(days=horizon), (store_id,))
         today = Cells(cutoff, cutoff, (store_id,))
         better: dict[Rung, pl.DataFrame] = {}
+        shapes: alignment.Shapes | None = None
         for row in forecasters.latest(cutoff, by=["segment_group"]).iter_rows(named=True):
+            if row["rung"] == ALIGNMENT:
+                shapes = alignment.Shapes.from_bytes(row["artefact"])
+                continue
             members = segments.filter(segment_group=row["segment_group"])
             if members.is_empty():
                 continue
@@ -132,7 +139,14 @@ def prediction_daily(
             else:
                 continue
             better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
-        return upgraded(_explained(base, segments), better)
+        rows = upgraded(_explained(base, segments), better)
+        if shapes is None:
+            return rows
+        recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)
+        totals = alignment.node_totals(recent)
+        level = alignment.levels(totals, shapes, raw_calendar, cutoff, horizon)
+        departments = segments.select("item_id", "store_id", "dept_id")
+        return alignment.align(rows, departments, shapes, raw_calendar, level)
 
     def of_store(store_id: str) -> pl.DataFrame:
         base = prediction_floor.load(store_id)

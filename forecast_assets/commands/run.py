@@ -59,6 +59,7 @@ def run_cycle(settings: Settings, *, land: bool = True, train: bool = True) -> l
             *(cycle.landing() if land else ()),
             *(cycle.training() if train else cycle.refreshing()),
             *cycle.forecasting(),
+            *cycle.books(),
         ]
         return _with_progress(build_defs(settings), instance, stages)
 

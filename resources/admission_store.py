@@ -405,7 +405,7 @@ def _one(connection: sa.Connection, run_id: str) -> Row | None:
 
 
 def _with_hold(row: Row) -> Row:
-    """The row with `money` (nanos), `wall_s` and dearest `pipeline` of what it holds, if it does."""
+    """The row with `money` (nanos), `wall_s` and dearest `pipeline` of what it holds, if any."""
     quote = quote_from_json(json.loads(row["quote"])) if row["quote"] else Quote("", (), 0.0)
     dearest = max(quote.charges, key=lambda charge: charge[1], default=("", 0))
     return row | {"money": quote.money, "wall_s": quote.wall_s, "pipeline": dearest[0]}

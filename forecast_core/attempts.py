@@ -42,20 +42,25 @@ def attempts(
 
     An attempt without an end of its own ends with the next start of the same step (its process
     died and nobody noticed) or with the run, as `run_status`. An end without a start is no attempt:
-    Dagster also fails steps that never began.
+    Dagster also fails steps that never began. It counts retries, though, so a process that died
+    before its step began leaves a number out.
     """
     made: list[Attempt] = []
     open_at: dict[str, int] = {}
-    count: dict[str, int] = {}
+    latest: dict[str, int] = {}
+    retries: dict[str, int] = {}
     for event in events:
         index = open_at.pop(event.step_key, None)
         if index is not None:
             status = _STATUS.get(event.kind, "killed")
             made[index] = replace(made[index], end=event.at, status=status)
+        if event.kind == "to_retry":
+            retries[event.step_key] = retries.get(event.step_key, 0) + 1
         if event.kind == "started":
-            count[event.step_key] = count.get(event.step_key, 0) + 1
+            number = max(retries.get(event.step_key, 0), latest.get(event.step_key, 0)) + 1
+            latest[event.step_key] = number
             open_at[event.step_key] = len(made)
-            made.append(Attempt(event.step_key, count[event.step_key], event.at))
+            made.append(Attempt(event.step_key, number, event.at))
     if run_end is not None:
         for index in open_at.values():
             end = max(run_end, made[index].start)

@@ -17,14 +17,16 @@ export DAGSTER_DISABLE_TELEMETRY = yes
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-install: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml ## Make the environment in .venv and the Dagster home
+install: $(VENV)/.installed $(DAGSTER_HOME)/dagster.yaml dbt_project/target/manifest.json ## Make the environment in .venv and the Dagster home
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'setuptools>=75' wheel
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]' | grep -vE '^(Requirement already|  (Downloading|Using cached))' || true
-	$(BIN)/python -c 'import dagster, deltalake, forecast_assets'
 	touch $@
+
+dbt_project/target/manifest.json: $(VENV)/.installed $(shell find dbt_project/models dbt_project/tests dbt_project/*.yml -type f)
+	cd dbt_project && ../$(BIN)/dbt --quiet parse --profiles-dir .
 
 $(DAGSTER_HOME)/dagster.yaml: dagster.yaml $(VENV)/.installed
 	mkdir -p $(DAGSTER_HOME)

@@ -86,6 +86,7 @@ class Cycle:
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""
         yield Stage("charge storage, keep the books", ("cost_storage", "cost_ledger", "cost_steps"))
+        yield Stage("cost marts", ("stg_charges", "cost_by_day"))
 
     def _months(self, first: date, last: date) -> tuple[str, str]:
         return f"{_month(first)}|{self.stores[0]}", f"{_month(last)}|{self.stores[-1]}"

@@ -6,7 +6,7 @@ before a command is chosen.
 
 import typer
 
-from forecast_assets.commands import incidents, lake, levers, run, stores
+from forecast_assets.commands import admission, incidents, lake, levers, run, stores
 
 app = typer.Typer(
     help="Forecast every item in every store, on budget.",
@@ -17,13 +17,16 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("demo")(run.demo)
 app.command("m5")(run.m5)
-for name, module in (
-    ("incidents", incidents),
-    ("lake", lake),
-    ("levers", levers),
-    ("stores", stores),
+for name, commands in (
+    ("admission", admission.admission_app),
+    ("budget", admission.budget_app),
+    ("incidents", incidents.app),
+    ("lake", lake.app),
+    ("levers", levers.app),
+    ("policy", admission.policy_app),
+    ("stores", stores.app),
 ):
-    app.add_typer(module.app, name=name)
+    app.add_typer(commands, name=name)
 
 
 def main() -> None:

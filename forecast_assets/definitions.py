@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from forecast_assets import checks, jobs, sensors
+from forecast_assets.assets.marts import dbt_program
 from forecast_assets.layers import layer_assets
 from resources import Settings
 from resources.wiring import build_resources
@@ -25,7 +26,7 @@ def build_defs(
         jobs=jobs.ALL,
         schedules=jobs.SCHEDULES,
         sensors=sensors.ALL,
-        resources={**build_resources(settings), **(resources or {})},
+        resources={**build_resources(settings), "dbt": dbt_program(), **(resources or {})},
         executor=dg.multiprocess_executor.configured(
             # Preload imports only: polars or torch work in the fork server would not survive.
             {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}

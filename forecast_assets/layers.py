@@ -19,6 +19,7 @@ from forecast_assets.assets import (
     features,
     forecasters,
     ledger,
+    marts,
     predictions,
     raw,
     segments,
@@ -59,7 +60,7 @@ LAYERS: Mapping[str, Layer] = {
         fresh_within=1.5 * DAY,
         automation=dg.AutomationCondition.eager(),
     ),
-    "cost": Layer((ledger,), "team:platform", "monitoring", fresh_within=1.5 * DAY),
+    "cost": Layer((ledger, marts), "team:platform", "monitoring", fresh_within=1.5 * DAY),
     "evaluation": Layer(
         (evaluation,),
         "team:forecasting",

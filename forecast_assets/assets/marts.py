@@ -1,0 +1,48 @@
+"""The dbt project in the graph: marts over the Delta tables.
+
+Belongs here: handing dbt its paths and its events to Dagster. Does not: any SQL (`dbt_project`).
+
+The manifest is made by `make install` (`dbt parse`), never on loading; at run time dbt works in a
+process of its own, whose CPU is metered as the step's.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource, dbt_assets
+
+from resources import PROJECT_ROOT, Settings
+from resources.meter import metered
+
+DBT_PROJECT = PROJECT_ROOT / "dbt_project"
+MANIFEST = DBT_PROJECT / "target" / "manifest.json"
+
+if not MANIFEST.is_file():
+    raise FileNotFoundError(f"{MANIFEST} is missing: run `make install`, which parses dbt_project/")
+
+
+@dbt_assets(manifest=MANIFEST)
+@metered
+def cost_marts(
+    context: dg.AssetExecutionContext,
+    dbt: DbtCliResource,
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[Any]:
+    """Build the marts and run their identities as tests."""
+    settings.marts.parent.mkdir(parents=True, exist_ok=True)
+    paths = {"marts": str(settings.marts), "lake": settings.lake_root}
+    yield from dbt.cli(["build", "--vars", json.dumps(paths)], context=context).stream()
+
+
+def dbt_program() -> DbtCliResource:
+    """dbt on the project, with its profile beside it."""
+    beside_python = Path(sys.executable).with_name("dbt")
+    return DbtCliResource(
+        project_dir=str(DBT_PROJECT),
+        profiles_dir=str(DBT_PROJECT),
+        dbt_executable=str(beside_python),
+    )

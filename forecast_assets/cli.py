@@ -6,7 +6,7 @@ before a command is chosen.
 
 import typer
 
-from forecast_assets.commands import admission, incidents, lake, levers, run, stores
+from forecast_assets.commands import admission, cost, incidents, lake, levers, run, stores
 
 app = typer.Typer(
     help="Forecast every item in every store, on budget.",
@@ -20,6 +20,7 @@ app.command("m5")(run.m5)
 for name, commands in (
     ("admission", admission.admission_app),
     ("budget", admission.budget_app),
+    ("cost", cost.app),
     ("incidents", incidents.app),
     ("lake", lake.app),
     ("levers", levers.app),

@@ -32,7 +32,9 @@ def _day(text: str) -> date:
         raise typer.BadParameter(f"{text!r} is no date; write it as YYYY-MM-DD") from None
 
 
-def run_cycle(settings: Settings, *, land: bool = True, train: bool = True) -> list[str]:
+def run_cycle(
+    settings: Settings, *, land: bool = True, train: bool = True, books: bool = True
+) -> list[str]:
     """Land, train and forecast at `settings.as_of`, with progress; the run ids."""
     settings.adopt()  # before the code location is imported
     import dagster as dg
@@ -59,7 +61,7 @@ def run_cycle(settings: Settings, *, land: bool = True, train: bool = True) -> l
             *(cycle.landing() if land else ()),
             *(cycle.training() if train else cycle.refreshing()),
             *cycle.forecasting(),
-            *cycle.books(),
+            *(cycle.books() if books else ()),
         ]
         return _with_progress(build_defs(settings), instance, stages)
 

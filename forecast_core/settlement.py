@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from forecast_core.allocate import EXACT, allocate
 from forecast_core.cost import Charge, CostRecord, Usage, price
@@ -113,6 +114,18 @@ def by_share(owners: Mapping[Owner, float], shares: Mapping[Share, float]) -> di
             part = share.of(owner)
             crossed[part] = crossed.get(part, 0.0) + (weight or even) * driver
     return crossed
+
+
+def common(owners: Sequence[Owner]) -> Owner:
+    """What several owners have in common; what differs is None (nobody's, as a whole)."""
+    first = owners[0]
+    differing = [
+        f.name
+        for f in fields(Owner)
+        if any(getattr(o, f.name) != getattr(first, f.name) for o in owners)
+    ]
+    nobody: dict[str, Any] = dict.fromkeys(differing)
+    return replace(first, **nobody)
 
 
 def charge_set_of(run_id: str, step_key: str, attempt: int, part: int) -> str:

@@ -28,6 +28,7 @@ from forecast_core.settlement import (
     Owner,
     Settlement,
     charge_set_of,
+    common,
     ledger_rows,
     span_of,
 )
@@ -172,10 +173,9 @@ class _Books:
         quota = _quota(run.tags) or self.card.presumed
         wall_s = (end - start).total_seconds()
         owners = self._owners(run, attempt)
-        base = owners[0] if len(owners) == 1 else _owner(run, attempt, self.environment)
         settlement = Settlement(
             charge_set=charge_set_of(run.run_id, attempt.step_key, attempt.attempt, len(parts)),
-            owner=base,
+            owner=common(owners),
             start=start,
             end=end,
             usage=Usage(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -52,13 +51,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AdmissionS
         yield made
         made.close()
         return
-    url = os.environ.get("FORECAST_TEST_POSTGRES")
-    if not url:
-        try:
-            url = request.getfixturevalue("postgres_server")
-        except pytest.FixtureLookupError:
-            pytest.skip("set FORECAST_TEST_POSTGRES to the URL of an empty Postgres database")
-    made = AdmissionStore(url)
+    made = AdmissionStore(request.getfixturevalue("postgres_server"))
     yield made
     with made.alone() as connection:
         metadata.drop_all(connection)

@@ -20,7 +20,8 @@ miss its latest start walks down to a cheaper rung if its class may; otherwise i
 reported late, never dropped.
 
 Within one pass room and money only shrink, so a refusal holds for every later run of the same
-shape: it is computed once. Equal runs keep the order of submission.
+shape: it is computed once. Equal runs keep the order of submission. An entry may stand for many
+equal runs (`Snapshot.counts`): it gets a decision for each that starts and one for the rest.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Mapping
 from heapq import nsmallest
 from operator import itemgetter
 
+from forecast_core.admission_batch import overdue as batch_overdue
 from forecast_core.admission_desk import Desk
 from forecast_core.admission_policy import Policy
 from forecast_core.admission_values import (
@@ -75,12 +77,16 @@ def decide(snapshot: Snapshot, policy: Policy) -> list[Decision]:
     lanes = {name: desk.free_floor(name) for name in queues}
     for request in _overdue(queues, policy, desk, lanes):
         name = request.shape.work_class
-        if lanes[name] > 0:
+        if request.id in desk.counts:
+            lanes[name] -= batch_overdue(
+                desk, request, policy.classes[name], lanes[name], decisions
+            )
+        elif lanes[name] > 0:
             decision = desk.judge(request, policy.classes[name])
             lacks_room = desk.set_aside(request, decision.code)
             lanes[name] -= lacks_room or decision.starts
             decisions.append(decision)
-    asked = {decision.id for decision in decisions}
+    asked = {decision.id for decision in decisions if not desk.counts.get(decision.id)}
     for name, queue in queues.items():
         later = [request for request in queue if request[0] not in asked] if asked else queue
         decisions += desk.judge_all(later, policy.classes[name])

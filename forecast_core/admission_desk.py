@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from forecast_core.admission_batch import judge_batch
 from forecast_core.admission_policy import Policy, Quota, WorkClass, units
 from forecast_core.admission_values import (
     NEVER,
@@ -60,11 +61,11 @@ class _Room:
         self.cpu, self.memory_gib = quota.cpu, quota.memory_gib
         self.free_at = NEVER  # when the first of what runs in it should end
 
-    def take(self, quote: Quote) -> None:
-        self.runs -= 1
-        self.cpu -= quote.cpu
-        self.memory_gib -= quote.memory_gib
-        self.gpu -= quote.gpu
+    def take(self, quote: Quote, count: int = 1) -> None:
+        self.runs -= count
+        self.cpu -= quote.cpu * count
+        self.memory_gib -= quote.memory_gib * count
+        self.gpu -= quote.gpu * count
 
     def lacks(self, quote: Quote, kept_runs: int = 0) -> str | None:
         return _short(
@@ -147,8 +148,10 @@ class Desk:
         self.alike = _alike(request[1] for request in snapshot.waiting)
         self._verdicts: dict[tuple[int, int, int, bool], Block | None] = {}
         self._refusals: dict[tuple[int, int], _Refusal] = {}
+        self.counts = dict(snapshot.counts)
         for holding in snapshot.running:
-            self._take(holding.request, holding.quote, holding.admitted)
+            count = self.counts.get(holding.request.id, 1)
+            self.take(holding.request, holding.quote, holding.admitted, count)
             ends = max(self.tick, holding.admitted + holding.quote.wall_s)
             for room in (self.host, self.stages[holding.request.shape.stage]):
                 room.free_at = min(room.free_at, ends)
@@ -206,18 +209,19 @@ class Desk:
                     caps[name] = (most, f"'{peak.name}'", ends or NEVER)
         return caps
 
-    def _take(self, request: Request, quote: Quote, admitted: float) -> None:
+    def take(self, request: Request, quote: Quote, admitted: float, count: int = 1) -> None:
+        """Book `count` equal runs as running with that quote since `admitted`."""
         shape = request.shape
-        self.host.take(quote)
-        self.stages[shape.stage].take(quote)
-        self.lanes[shape.work_class] += 1
+        self.host.take(quote, count)
+        self.stages[shape.stage].take(quote, count)
+        self.lanes[shape.work_class] += count
         if request.launch:
-            self.launches[request.launch] = self.launches.get(request.launch, 0) + 1
-        for purse, amount in self._bill(shape.work_class, quote):
+            self.launches[request.launch] = self.launches.get(request.launch, 0) + count
+        for purse, amount in self.bill(shape.work_class, quote):
             if admitted >= purse.opened:
-                purse.take(shape.work_class, amount)
+                purse.take(shape.work_class, amount * count)
 
-    def _bill(self, work_class: str, quote: Quote) -> list[tuple[_Purse, int]]:
+    def bill(self, work_class: str, quote: Quote) -> list[tuple[_Purse, int]]:
         """The nodes that this quote counts against, each with its nanos."""
         bill: dict[str, int] = {}
         for pipeline, amount in quote.charges:
@@ -255,7 +259,10 @@ class Desk:
             name, shape, submitted, deadline, _, covers = request
             refusal = refusals.get((alike[id(shape)], covers))
             if refusal is None or name in named:
-                decisions.append(self.judge(request, work_class))
+                if name in self.counts:
+                    decisions += judge_batch(self, request, work_class, self.counts[name])
+                else:
+                    decisions.append(self.judge(request, work_class))
                 continue
             action, rung, wall_s, code, reason, earliest = refusal
             latest = submitted + defer
@@ -314,7 +321,7 @@ class Desk:
         rung = blocks.index(None)
         quote = request.shape.quotes[rung]
         latest = latest_start(request, work_class, quote)
-        self._take(request, quote, self.now)
+        self.take(request, quote, self.now)
         self.items_due = max(0, self.items_due - request.covers)
         above = blocks[0]
         return Decision(
@@ -375,14 +382,14 @@ class Desk:
                 f"takes {quote.wall_s:.0f} s where {shape.work_class} chunks end after"
                 f" {work_class.max_chunk:.0f} s: split it into {pieces:.0f} pieces or more",
             )
-        kept = self._floor_lanes(shape.work_class, {})
+        kept = self.floor_lanes(shape.work_class, {})
         for word, room, lanes in (
             ("stage " + shape.stage, self.stages[shape.stage], 0),
             ("host", self.host, kept),
         ):
             if lack := room.could_never(quote, lanes):
                 return _never("too_big", f"needs more {lack} than the {word} has")
-        for purse, amount in self._bill(shape.work_class, quote):
+        for purse, amount in self.bill(shape.work_class, quote):
             most = purse.ever(shape.work_class)
             if amount > most:
                 return _never(
@@ -402,7 +409,7 @@ class Desk:
                 return Block("cap", reason, min(ends, self._next_end(self.host)))
         return None
 
-    def _floor_lanes(self, work_class: str, lanes: Mapping[str, int]) -> int:
+    def floor_lanes(self, work_class: str, lanes: Mapping[str, int]) -> int:
         """Lanes kept for the floors of other classes that are not used up."""
         return sum(
             max(0, other.floor_runs - lanes.get(name, 0))
@@ -418,7 +425,7 @@ class Desk:
         if lack := stage.lacks(quote):
             reason = f"stage {shape.stage} has no {lack} free"
             return Block(f"stage_{lack}", reason, self._next_end(stage))
-        if lack := self.host.lacks(quote, self._floor_lanes(shape.work_class, self.lanes)):
+        if lack := self.host.lacks(quote, self.floor_lanes(shape.work_class, self.lanes)):
             reason = f"the host has no {lack} free for {shape.work_class}"
             return Block(f"host_{lack}", reason, self._next_end(self.host))
         return None
@@ -426,7 +433,7 @@ class Desk:
     def _no_money(self, work_class: str, quote: Quote, covers: int) -> Block | None:
         unit = self.policy.serving_reserve.money_per_item
         reserve = unit * max(0, self.items_due - covers)
-        for purse, amount in self._bill(work_class, quote):
+        for purse, amount in self.bill(work_class, quote):
             free = purse.free(work_class, reserve)
             if amount > free:
                 return Block(

@@ -96,6 +96,8 @@ def snapshot_to_json(snapshot: Snapshot) -> str:
         "overrides": [asdict(override) for override in snapshot.overrides],
         "last_start": dict(snapshot.last_start),
     }
+    if snapshot.counts:
+        body["counts"] = dict(snapshot.counts)
     return canonical({**body, "shapes": [json.loads(text) for text in numbers]})
 
 
@@ -125,6 +127,7 @@ def snapshot_from_json(text: str) -> Snapshot:
             load=Load(**body["load"]),
             overrides=tuple(Override(**override) for override in body["overrides"]),
             last_start=body["last_start"],
+            counts=body.get("counts", {}),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise RecordError(f"no snapshot of an admission pass: {error!r}") from None

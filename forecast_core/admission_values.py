@@ -110,7 +110,8 @@ class Snapshot:
 
     `spent`: node -> class -> nanos already gone in the node's current period: what settled, and
     what other environments hold. `items_due`: items that have no forecast of this cycle yet and no
-    holding that covers them. `last_start`: class -> when a run of it last started.
+    holding that covers them. `last_start`: class -> when a run of it last started. `counts`: id of
+    an entry (waiting or running) that stands for so many equal runs; absent means one.
     """
 
     now: float
@@ -122,6 +123,7 @@ class Snapshot:
     load: Load = Load()
     overrides: tuple[Override, ...] = ()
     last_start: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Decision(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from forecast_core.admission import Holding, Quote, Request, Shape, Snapshot, decide
 from forecast_core.admission_policy import NANO, Policy
 from forecast_core.admission_record import snapshot_from_json, snapshot_to_json

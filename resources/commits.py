@@ -63,19 +63,21 @@ def commit(
     write: Callable[[DeltaTable, CommitProperties], None],
     *,
     storage_options: Mapping[str, str] | None = None,
+    write_id: str | None = None,
 ) -> Commit:
     """Run `write(handle, properties)` on a freshly pinned handle until its commit lands.
 
     `write` may run more than once, so it must make its data anew each time. When this returns,
     the added files, their folders and the log entry are on stable storage (local disks).
+    `write_id` marks the commit in the log, for `find_commit`; one is made up where none is given.
 
     Raises:
         LakeConflict: it kept conflicting with other writers.
     """
+    write_id = write_id or uuid.uuid4().hex
     for attempt in range(_FRESH_STARTS):
         handle = pin()
         base = handle.version()
-        write_id = uuid.uuid4().hex
         properties = CommitProperties(
             custom_metadata={_WRITE_ID: write_id}, max_commit_retries=_RETRIES_IN_LIBRARY
         )
@@ -126,12 +128,23 @@ def _landed(
     handle: DeltaTable, base: int, write_id: str, storage_options: Mapping[str, str] | None
 ) -> Commit:
     """Find our own entry in the log: others may have committed since."""
-    for version in range(handle.version(), base, -1):
+    found = find_commit(handle, base, write_id, storage_options)
+    return found or Commit(handle.version(), ())
+
+
+def find_commit(
+    handle: DeltaTable,
+    after: int,
+    write_id: str,
+    storage_options: Mapping[str, str] | None = None,
+) -> Commit | None:
+    """The commit marked `write_id`, among those after a version up to that of the handle."""
+    for version in range(handle.version(), after, -1):
         actions = _actions(handle.table_uri, version, storage_options)
         if any(action.get("commitInfo", {}).get(_WRITE_ID) == write_id for action in actions):
             added = tuple(_data_file(action["add"]) for action in actions if "add" in action)
             return Commit(version, added)
-    return Commit(handle.version(), ())
+    return None
 
 
 def _actions(

@@ -20,29 +20,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
-from deltalake import (
-    ColumnProperties,
-    CommitProperties,
-    DeltaTable,
-    WriterProperties,
-    write_deltalake,
-)
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from forecast_core.by_store import ByStore
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES, Table
-from forecast_core.tiers import DEFAULT_POLICY, Tier, TierPolicy, TierRule
+from forecast_core.tiers import DEFAULT_POLICY, Tier, TierPolicy
 from resources.commits import Commit, commit, is_local
+from resources.file_layout import FileLayout
 from resources.predicates import Keys, predicate
-from resources.storable import HIDDEN, PERIOD, TIER, arrow_of, check_filed_by, storable
+from resources.storable import HIDDEN, check_filed_by, storable
 from resources.traffic import Traffic, traffic_read, traffic_written
 
 # The library percent-encodes these in the paths it hands out, and no reader decodes them.
 _UNREADABLE = re.compile(r"[^A-Za-z0-9/._+,=@~:-]")
+
+
+class Books(Protocol):
+    """Who keeps a record of written files (`resources.storage_ledger`)."""
+
+    def wrote(self, uri: str, done: Commit) -> None:
+        """These files were added to the table at `uri`, and are on stable storage."""
 
 
 class MissingTable(LookupError):
@@ -80,7 +83,8 @@ class Lake:
     """A folder (or bucket prefix) of Delta tables under one tier policy.
 
     `as_of` is the day that ages count from: a date, or a callable asked at each write; None
-    when unknown, and then rows stay in the tier where they land.
+    when unknown, and then rows stay in the tier where they land. `books` are told of every file
+    that is written.
 
     Raises:
         ValueError: a local root with a character that the Delta library spells two ways.
@@ -92,7 +96,9 @@ class Lake:
         policy: TierPolicy = DEFAULT_POLICY,
         as_of: date | Callable[[], date | None] | None = None,
         storage_options: Mapping[str, str] | None = None,
+        books: Books | None = None,
     ) -> None:
+        self.books = books
         self.root = str(root).rstrip("/")
         strange = _UNREADABLE.search(self.root) if is_local(self.root) else None
         if strange:
@@ -137,18 +143,19 @@ class LakeTable:
     # -- the table itself ------------------------------------------------------------------
 
     @property
+    def layout(self) -> FileLayout:
+        """How its rows become files."""
+        return FileLayout(self.table, self.lake.policy)
+
+    @property
     def owner_column(self) -> str | None:
         """The column besides the date that rows are filed by: store, segment group or none."""
-        if self.table.by_store:
-            return "store_id"
-        return self.table.key[0] if self.table.cut == "group" else None
+        return self.layout.owner_column
 
     @property
     def partition_columns(self) -> list[str]:
         """The physical partition columns; none for a table that is not cut."""
-        if self.table.cut == "none":
-            return []
-        return [*HIDDEN, *([self.owner_column] if self.owner_column else [])]
+        return self.layout.partition_columns
 
     def exists(self) -> bool:
         """Whether the table has been created."""
@@ -198,7 +205,9 @@ class LakeTable:
         tiers: dict[str, int] = {}
         commits: list[Commit] = []
         for tier, window in self._windows(cells, landing):
-            commits.append(self._overwrite(rows, tier, window, keys))
+            done = self._overwrite(lambda _: rows, tier, window, keys)
+            self._record(done)
+            commits.append(done)
             landed = rows.select(self._within(window).sum()).item() if rows.height else 0
             if landed:
                 tiers[tier.value] = landed
@@ -206,6 +215,29 @@ class LakeTable:
         traffic = traffic_written(added)
         total = sum(file.bytes for file in added)
         return Written(rows.height, total, len(added), commits[-1].version, tiers, traffic)
+
+    def rewrite(
+        self,
+        taken: Callable[[DeltaTable], pl.DataFrame],
+        tier: Tier,
+        window: Cells | None,
+        keys: Keys,
+        write_id: str,
+    ) -> Commit:
+        """Put the rows that `taken` finds in a pinned version in place of those of the window.
+
+        One commit, all of it in `tier`. `taken` is asked again, on a fresh handle, when another
+        writer was first; `write_id` marks the commit in the log. Nothing is recorded: whoever
+        rewrites looks at the result first (`resources.lifecycle`).
+
+        Raises:
+            LakeConflict: other writers of the same rows kept interfering.
+        """
+        return self._overwrite(taken, tier, window, keys, write_id)
+
+    def _record(self, done: Commit) -> None:
+        if self.lake.books is not None:
+            self.lake.books.wrote(self.uri, done)
 
     def _windows(self, cells: Cells | None, landing: Tier) -> Iterator[tuple[Tier, Cells | None]]:
         policy, as_of = self.lake.policy, self.lake.as_of
@@ -216,18 +248,20 @@ class LakeTable:
             yield tier, Cells(first, last, cells.stores)
 
     def _overwrite(
-        self, rows: pl.DataFrame, tier: Tier, window: Cells | None, keys: Keys
+        self,
+        taken: Callable[[DeltaTable], pl.DataFrame],
+        tier: Tier,
+        window: Cells | None,
+        keys: Keys,
+        write_id: str | None = None,
     ) -> Commit:
-        """One commit: those of `rows` in the window replace what the table holds in it."""
+        """One commit: those rows of `taken` in the window replace what the table holds in it."""
         rule = self.lake.policy.rule(tier)
-        schema = arrow_of(self._filed(rows.clear(), tier, "")).schema
 
         def write(handle: DeltaTable, properties: CommitProperties) -> None:
-            batches = (
-                batch
-                for chunk in self._chunks(rows, tier, window)
-                for batch in arrow_of(chunk).combine_chunks().to_batches()
-            )
+            rows = taken(handle)
+            schema = self.layout.schema(rows, tier)
+            batches = self.layout.batches(rows, tier, window)
             write_deltalake(
                 handle,
                 pa.RecordBatchReader.from_batches(schema, batches),
@@ -235,74 +269,28 @@ class LakeTable:
                 schema_mode="merge",
                 predicate=self._where(window, keys),
                 target_file_size=rule.target_file_mb * 2**20,
-                writer_properties=self._writer(rule, rows),
+                writer_properties=self.layout.writer(rule, rows),
                 commit_properties=properties,
             )
 
-        return commit(self.pin, write, storage_options=self._options)
-
-    def _chunks(
-        self, rows: pl.DataFrame, tier: Tier, window: Cells | None
-    ) -> Iterator[pl.DataFrame]:
-        """Those rows of the window, one sorted frame for each file.
-
-        The writer keeps the order inside a batch but not between batches, so a file must be one
-        batch to stay sorted; and only one copy of a file's rows is held at a time.
-        """
-        order = [name for name in self.table.sort if name in rows.columns]
-        if not self.partition_columns:
-            yield rows.sort(order)
-            return
-        day = pl.col(self.table.date_column or "")
-        # Rows are known to be inside the cells: only the days can differ from window to window.
-        days = day.is_between(window.first, window.last) if window else pl.lit(True)
-        length = "1mo" if self.lake.policy.rule(tier).period == "month" else "1y"
-        owner = [pl.col(self.owner_column)] if self.owner_column else []
-        found = rows.lazy().filter(days).select(day.dt.truncate(length), *owner).unique()
-        ends = pl.nth(0).dt.offset_by(length).dt.offset_by("-1d").alias("last day")
-        files = found.with_columns(ends).collect().sort(pl.all())
-        # Comparing the names of a single store would cost more than all the rest.
-        several = bool(owner) and files[self.owner_column or ""].n_unique() > 1
-        for first, *owners, last in files.iter_rows():
-            mine = days & day.is_between(first, last)
-            if several:
-                mine &= owner[0] == owners[0]
-            period = self.lake.policy.period(first, tier)
-            yield self._filed(rows.filter(mine).sort(order), tier, period)
-
-    def _filed(self, rows: pl.DataFrame, tier: Tier, period: str) -> pl.DataFrame:
-        if not self.partition_columns:
-            return rows
-        return rows.with_columns(pl.lit(tier.value).alias(TIER), pl.lit(period).alias(PERIOD))
-
-    def _writer(self, rule: TierRule, rows: pl.DataFrame) -> WriterProperties:
-        packed = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
-        dates = [name for name, dtype in rows.schema.items() if dtype == pl.Date]
-        return WriterProperties(
-            compression="ZSTD",
-            compression_level=rule.zstd_level,
-            max_row_group_size=rule.row_group_rows,
-            column_properties=dict.fromkeys(dates, packed) if rule.packed_dates else None,
-        )
+        return commit(self.pin, write, storage_options=self._options, write_id=write_id)
 
     def _create(self, rows: pl.DataFrame) -> None:
         if self.exists():
             return
         if is_local(self.uri):
             Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
-        # Statistics only where reads prune: they are most of the log's size on wide tables.
-        indexed = dict.fromkeys(
-            name
-            for name in (self.table.date_column, *self.table.sort)
-            if name and name in rows.columns and name not in self.partition_columns
-        )
         try:
             DeltaTable.create(
                 self.uri,
-                schema=arrow_of(self._filed(rows.clear(), Tier.HOT, "")).schema,
+                schema=self.layout.schema(rows, Tier.HOT),
                 mode="ignore",
                 partition_by=self.partition_columns or None,
-                configuration={"delta.dataSkippingStatsColumns": ",".join(indexed)},
+                configuration={
+                    "delta.dataSkippingStatsColumns": ",".join(self.layout.indexed(rows.columns)),
+                    # A held version can be read for as long as its log entries last.
+                    "delta.logRetentionDuration": "interval 36500 days",
+                },
                 storage_options=self._options,
             )
         except DeltaError:

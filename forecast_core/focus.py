@@ -62,9 +62,18 @@ _ATTRIBUTION: dict[str, pl.DataType] = {
     "x_asset": pl.String(),  # asset key, parts joined by "/"; null for overhead and idle
     "x_partition": pl.String(),  # one key, or "first...last" for a range
     "x_run_id": pl.String(),
-    "x_step_key": pl.String(),  # null: the run as a whole, or a process outside any run
+    "x_step_key": pl.String(),  # null: the run as a whole; outside any run the process at work
     "x_attempt": pl.Int64(),  # 1 for the first try
     "x_cycle": pl.String(),  # the retraining cycle or batch that the run belongs to
+    "x_code_version": pl.String(),  # of the code that did it; null for what died unmeasured
+    "x_config_version": pl.String(),  # of the policies and settings that it followed
+}
+
+# What a charge's owner was served with: the volume that a unit cost divides by. Every charge of one
+# owner says the same, so a reader takes it once an owner, not once a price-list line.
+_SERVED: dict[str, pl.DataType] = {
+    "x_series": pl.Int64(),  # item-stores (or nodes of a hierarchy); null where nothing is served
+    "x_rows": pl.Int64(),  # rows written
 }
 
 # Everything a stored charge knows; the rest of FOCUS follows from it by `complete`.
@@ -85,6 +94,7 @@ CHARGE_COLUMNS: Mapping[str, pl.DataType] = {
     "BilledCost": MONEY,
     "BillingCurrency": pl.String(),
     **_ATTRIBUTION,
+    **_SERVED,
     "x_method": pl.String(),  # how the charge was split: whole | rows | fit_seconds | ...
     "x_estimated": pl.Boolean(),  # True: declared quota x wall, nothing was measured
     "x_status": pl.String(),  # success | failure | retry | killed | canceled
@@ -139,6 +149,7 @@ LEDGER_COLUMNS: Mapping[str, pl.DataType] = {
     "SubAccountType": pl.String(),
     "Tags": pl.String(),  # JSON object of strings
     **_ATTRIBUTION,
+    **_SERVED,
     "x_method": pl.String(),
     "x_estimated": pl.Boolean(),
     "x_status": pl.String(),

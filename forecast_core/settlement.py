@@ -17,6 +17,7 @@ from typing import Any
 
 from forecast_core.allocate import EXACT, allocate
 from forecast_core.cost import Charge, CostRecord, Usage, price
+from forecast_core.focus import STEP_COLUMNS
 from forecast_core.price_card import Rates
 
 UNATTRIBUTED = "unattributed"
@@ -46,7 +47,7 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Owner:
-    """Who pays: every field is an `x_` column of the ledger, None where it does not apply."""
+    """Who pays, and for how much served: every field is an `x_` column, None where it has none."""
 
     environment: str
     cost_class: str = WORKLOAD
@@ -61,6 +62,10 @@ class Owner:
     step_key: str | None = None
     attempt: int | None = None
     cycle: str | None = None
+    code_version: str | None = None
+    config_version: str | None = None
+    series: int | None = None
+    rows: int | None = None
 
     def columns(self) -> dict[str, str | int | None]:
         """The owner as ledger columns."""
@@ -96,24 +101,54 @@ class Share:
     forecaster_version: str | None = None
     segment_group: str | None = None
     store_id: str | None = None
+    series: int | None = None
 
     def of(self, owner: Owner) -> Owner:
         """The owner of this part."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(owner, **{name: value for name, value in known.items() if value is not None})
 
+    def fits(self, owner: Owner) -> bool:
+        """Whether it can be a part of what `owner` pays: the two name no different place."""
+        return all(None in pair or len(set(pair)) == 1 for pair in self._places(owner))
+
+    def is_local_to(self, owner: Owner) -> bool:
+        """Whether it was measured in a place that `owner` names too."""
+        return any(None not in pair and len(set(pair)) == 1 for pair in self._places(owner))
+
+    def _places(self, owner: Owner) -> tuple[tuple[str | None, str | None], ...]:
+        mine, theirs = self, owner
+        return ((mine.store_id, theirs.store_id), (mine.segment_group, theirs.segment_group))
+
 
 def by_share(owners: Mapping[Owner, float], shares: Mapping[Share, float]) -> dict[Owner, float]:
-    """Owners crossed with the shares that a body reported; the weights multiply."""
-    if not shares:
+    """Owners crossed with the shares that a body reported.
+
+    Where a driver was measured in the owner's own store or segment group it is the weight; else
+    the weights multiply, as if every owner's part were made alike.
+    """
+    pairs = [(owner, share) for owner in owners for share in shares if share.fits(owner)]
+    if not pairs:
         return dict(owners)
-    crossed: dict[Owner, float] = {}
+    local = any(share.is_local_to(owner) for owner, share in pairs)
     even = 0.0 if any(owners.values()) else 1.0  # nothing written: the driver alone decides
-    for owner, weight in owners.items():
-        for share, driver in shares.items():
-            part = share.of(owner)
-            crossed[part] = crossed.get(part, 0.0) + (weight or even) * driver
+    crossed: dict[Owner, float] = {}
+    for owner in owners:
+        mine = [share for whose, share in pairs if whose is owner]
+        rows = _whole_shares(owner.rows, {share: float(share.series or 0) for share in mine})
+        for share in mine:
+            part = replace(share.of(owner), rows=rows[share])
+            weight = 1.0 if local else owners[owner] or even
+            crossed[part] = crossed.get(part, 0.0) + weight * shares[share]
     return crossed
+
+
+def _whole_shares(rows: int | None, weights: Mapping[Share, float]) -> dict[Share, int | None]:
+    """Rows over the parts by the series that they served: whole numbers that sum to `rows`."""
+    if rows is None or not weights:
+        return dict.fromkeys(weights)
+    parts = allocate(Decimal(rows), weights, Decimal(1))
+    return {share: int(part) for share, part in parts.items()}
 
 
 def common(owners: Sequence[Owner]) -> Owner:
@@ -202,7 +237,7 @@ def charge_row(
 
 def settlement_row(settlement: Settlement, money: Decimal, rates: Rates) -> dict[str, object]:
     """The settlement as `focus.STEP_COLUMNS`."""
-    usage = settlement.usage
+    usage, owner = settlement.usage, settlement.owner.columns()
     measured = ("cpu_s", "rss_gib_s", "peak_rss_gib", "wall_s", "gpu_s")
     moved = ("bytes_read", "bytes_written", "files_read", "files_written")
     return {
@@ -210,7 +245,7 @@ def settlement_row(settlement: Settlement, money: Decimal, rates: Rates) -> dict
         "date": settlement.start.date(),
         "ChargePeriodStart": settlement.start,
         "ChargePeriodEnd": settlement.end,
-        **settlement.owner.columns(),
+        **{name: owner[name] for name in owner if name in STEP_COLUMNS},
         "x_part": settlement.part,
         "x_final": settlement.final,
         "x_estimated": settlement.estimated,

@@ -20,6 +20,7 @@ import polars as pl
 
 from forecast_core.by_store import ByStore
 from forecast_core.cells import Cells
+from forecast_core.content import HASH_SPACE, content_hash
 from forecast_core.schema import Table
 from forecast_core.tiers import Tier
 from resources.lake import Lake, LakeTable, Read, Written
@@ -27,7 +28,6 @@ from resources.partition_keys import UNPARTITIONED, Scope, decode, rows_by_key
 from resources.table_view import TableView
 
 OPTIONAL, COLUMNS, BACK_DAYS = "lake/optional", "lake/columns", "lake/back_days"
-_HASH_SPACE = 1 << 64
 
 Metadata = Mapping[str, Any]
 
@@ -45,7 +45,10 @@ class StepMeter(Protocol):
         """Bytes and files that an output wrote."""
 
     def settle(
-        self, context: dg.OutputContext, rows_by_partition: Mapping[str, int]
+        self,
+        context: dg.OutputContext,
+        rows_by_partition: Mapping[str, int],
+        series: Mapping[str, int] | None = None,
     ) -> Mapping[str, Metadata]:
         """Charge the step so far; metadata by partition key ('' when unpartitioned)."""
 
@@ -63,7 +66,10 @@ class NoMeter:
         """Not counted."""
 
     def settle(
-        self, context: dg.OutputContext, rows_by_partition: Mapping[str, int]
+        self,
+        context: dg.OutputContext,
+        rows_by_partition: Mapping[str, int],
+        series: Mapping[str, int] | None = None,
     ) -> Mapping[str, Metadata]:
         """No charge, so no metadata."""
         return {}
@@ -93,7 +99,7 @@ class TieredDeltaIOManager(dg.IOManager):
                     self.meter.wrote(context, sent.bytes, sent.files, tier)
                 done.add(rows, table.table, written)
                 del rows
-        costs = self.meter.settle(context, done.rows)
+        costs = self.meter.settle(context, done.rows, done.series)
         _report(context, keys, done, costs)
 
     def load_input(self, context: dg.InputContext) -> object:
@@ -142,11 +148,14 @@ class _Totals:
     rows: dict[str, int]
     written: list[Written] = field(default_factory=list)
     content: int = 0
+    series: dict[str, int] = field(default_factory=dict)
 
     def add(self, rows: pl.DataFrame, table: Table, written: Written) -> None:
         for key, count in rows_by_key(rows, table).items():
             self.rows[key] = self.rows.get(key, 0) + count
-        self.content = (self.content + content_hash(rows)) % _HASH_SPACE
+        self.content = (self.content + content_hash(rows)) % HASH_SPACE
+        for store, count in series_by_store(rows, table).items():
+            self.series[store] = max(self.series.get(store, 0), count)
         self.written.append(written)
 
     @property
@@ -156,14 +165,6 @@ class _Totals:
             for tier, count in written.tiers.items():
                 found[tier] = found.get(tier, 0) + count
         return found
-
-
-def content_hash(rows: pl.DataFrame) -> int:
-    """A 64-bit hash of the rows whatever their order; hashes of disjoint parts add up."""
-    if rows.is_empty():
-        return 0
-    ordered = rows.select(sorted(rows.columns))
-    return int(ordered.hash_rows(seed=0).sum()) % _HASH_SPACE
 
 
 def shares(total: int, weights: Mapping[str, int]) -> dict[str, int]:
@@ -177,6 +178,17 @@ def shares(total: int, weights: Mapping[str, int]) -> dict[str, int]:
         found[key] = upto - given
         given = upto
     return found
+
+
+def series_by_store(rows: pl.DataFrame, table: Table) -> dict[str, int]:
+    """How many series the rows hold, by store ('' where they belong to none).
+
+    A series is what the table's key says besides its days: an item in a store, a node of a level.
+    """
+    names = [name for name in table.key if rows.schema.get(name, pl.Date) != pl.Date]
+    if "store_id" not in names or "item_id" not in names:
+        return {"": rows.select(names).n_unique()} if names and rows.height else {}
+    return dict(rows.group_by("store_id").agg(pl.col("item_id").n_unique()).iter_rows())
 
 
 def _own_keys(context: dg.OutputContext) -> list[str]:

@@ -2,7 +2,7 @@
 
 Belongs here: opening the store, recording a settlement with its charges, reading them back. Does
 not: pricing (`forecast_core.cost`), measuring (`meter`), settling the dead (`ledger_reconcile`),
-rating again (`ledger_rerate`), or the tables themselves (`ledger_tables`).
+rating again (`forecast_core.rerate`), or the tables themselves (`ledger_tables`).
 
 Exactly once: a settlement's key is (run, step, attempt, part), it is inserted together with its
 charges in one transaction, and an insert that finds the key taken writes nothing. Whoever comes
@@ -33,6 +33,7 @@ from resources.ledger_tables import (
     exact_sum,
     guards,
     metadata,
+    missing_columns,
     settlements,
     version,
 )
@@ -264,7 +265,7 @@ class Ledger:
         )
 
     def _prepare(self) -> None:
-        """Create what is missing; refuse a newer schema before touching it."""
+        """Create what is missing, bring an older schema up; refuse a newer one, untouched."""
         with self._engine.connect() as connection:
             if sa.inspect(connection).has_table(version.name):
                 found = connection.execute(sa.select(sa.func.max(version.c.version))).scalar()
@@ -279,6 +280,8 @@ class Ledger:
         with self._engine.execution_options(writes=True).begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            for statement in missing_columns(connection):
+                connection.execute(sa.text(statement))
             metadata.create_all(connection)
             for statement in guards(connection.dialect.name):
                 connection.execute(sa.text(statement))

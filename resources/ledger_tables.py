@@ -22,7 +22,7 @@ from sqlalchemy.types import TypeDecorator
 from forecast_core.allocate import EXACT
 from forecast_core.focus import CHARGE_COLUMNS, STEP_COLUMNS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: x_series, x_rows, x_code_version, x_config_version
 APPEND_ONLY = ("charges", "settlements")
 _REFUSAL = "the ledger is append-only: correct a charge with another row, never by changing one"
 
@@ -141,6 +141,24 @@ cursors = sa.Table(
     sa.Column("value", sa.Text(), nullable=False),
 )
 version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer(), primary_key=True))
+
+
+def missing_columns(connection: sa.Connection) -> list[str]:
+    """DDL that adds what tables of an older schema lack; their rows have no value there."""
+    found = sa.inspect(connection)
+    lacking = [
+        (table.name, column)
+        for table in metadata.sorted_tables
+        if found.has_table(table.name)
+        for column in table.columns
+        if column.name not in {existing["name"] for existing in found.get_columns(table.name)}
+    ]
+    quoted = connection.dialect.identifier_preparer.quote
+    return [
+        f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(column.name)}"
+        f" {column.type.compile(connection.dialect)}"
+        for table, column in lacking
+    ]
 
 
 def guards(dialect: str) -> list[str]:

@@ -78,7 +78,15 @@ class _Open:
 class Meter:
     """Charges steps to a ledger by a price card. One for a process, under the key `meter`."""
 
-    def __init__(self, ledger_url: str, price_card: Path, environment: str) -> None:
+    def __init__(
+        self,
+        ledger_url: str,
+        price_card: Path,
+        environment: str,
+        *,
+        code_version: str | None = None,
+        config_version: str | None = None,
+    ) -> None:
         """Nothing is opened before the first charge.
 
         Raises:
@@ -87,6 +95,7 @@ class Meter:
         self.ledger_url = ledger_url
         self.environment = environment
         self.card = load_price_card(price_card)
+        self._versions = {"code_version": code_version, "config_version": config_version}
         self._open: dict[Key, _Open] = {}
         self._pid = 0
         # Early, so that it runs late: what others do at exit is overhead too.
@@ -116,17 +125,21 @@ class Meter:
         self._moved(context, Usage(bytes_written=bytes, files_written=files), io, tier)
 
     def settle(
-        self, context: dg.OutputContext, rows_by_partition: Mapping[str, int]
+        self,
+        context: dg.OutputContext,
+        rows_by_partition: Mapping[str, int],
+        series: Mapping[str, int] | None = None,
     ) -> CostMetadata:
         """Charge the step up to now; the metadata of each partition, split by rows.
 
         A step with several outputs is charged a part at each: what it used since the last one.
+        `series`: how many were written, by store ('' where rows belong to none).
         """
         with self._timed():
             open_step = self._step(context)
             payer = payer_of_output(context, open_step.step, self.environment)
             cut = context.asset_partitions_def if context.has_asset_partitions else None
-            owners = by_place(payer, rows_by_partition, cut) or {payer: 1.0}
+            owners = by_place(payer, rows_by_partition, cut, series or {}) or {payer: 1.0}
             last = open_step.part + 1 >= open_step.step.awaited
             if len(open_step.payers) > 1:  # whoever settled owes nothing of a later failure
                 open_step.payers.pop(payer.asset or "", None)
@@ -276,7 +289,7 @@ class Meter:
         grown = now.since(open_step.mark)
         settlement = Settlement(
             charge_set=charge_set_of(*step.key, open_step.part),
-            owner=payer,
+            owner=self._versioned(payer),
             start=open_step.begun,
             end=max(instant, open_step.begun + timedelta(microseconds=1)),
             usage=_usage(grown, probe().peak_gib(open_step.high_water_gib)) + open_step.io,
@@ -287,7 +300,8 @@ class Meter:
             partitions=partitions,
             meter_cpu_s=grown.meter_cpu_s,
         )
-        split = by_share(owners, open_step.shares)
+        parts = by_share(owners, open_step.shares)
+        split = {self._versioned(owner): weight for owner, weight in parts.items()}
         driver = open_step.method if open_step.shares else method or "rows"
         probe().charged = open_step.mark = now
         open_step.begun = settlement.end
@@ -315,6 +329,7 @@ class Meter:
             run_id=step.run_id,
             cycle=step.cycle,
         )
+        owner = self._versioned(owner)
         self._gaps.append(
             Settlement(
                 charge_set=name,
@@ -343,6 +358,9 @@ class Meter:
             dg.get_dagster_logger().error(
                 f"not charged, left to `forecast cost reconcile`: {error}"
             )
+
+    def _versioned(self, owner: Owner) -> Owner:
+        return replace(owner, **self._versions)
 
     def _now(self) -> Reading:
         return probe().read()

@@ -146,16 +146,30 @@ def _payer(step: Step, environment: str, key: dg.AssetKey, metadata: Mapping[str
 
 
 def by_place(
-    owner: Owner, rows_by_partition: Mapping[str, int], cut: dg.PartitionsDefinition | None
+    owner: Owner,
+    rows_by_partition: Mapping[str, int],
+    cut: dg.PartitionsDefinition | None,
+    series: Mapping[str, int],
 ) -> dict[Owner, float]:
-    """`owner` split by the store or segment group that the partition keys name, by rows."""
+    """`owner` split by the store or segment group that the partition keys name, by rows.
+
+    `series`: how many were written, by store ('' where rows belong to none).
+    """
     places: dict[tuple[str | None, str | None], list[str]] = {}
     for key in rows_by_partition:
         places.setdefault(_place(owner, key, cut), []).append(key)
     shares: dict[Owner, float] = {}
     for (store_id, group), keys in places.items():
-        named = replace(owner, store_id=store_id, segment_group=group, partition=span_of(keys))
-        shares[named] = float(sum(rows_by_partition[key] for key in keys))
+        rows = sum(rows_by_partition[key] for key in keys)
+        named = replace(
+            owner,
+            store_id=store_id,
+            segment_group=group,
+            partition=span_of(keys),
+            series=series.get(store_id, 0) if store_id else sum(series.values()) or None,
+            rows=rows,
+        )
+        shares[named] = float(rows)
     return shares
 
 

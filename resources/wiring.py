@@ -17,6 +17,7 @@ from resources.lake import Lake
 from resources.meter import Meter
 from resources.policies import load_policy
 from resources.sources import Source, build_source
+from resources.versions import code_version, config_version
 
 
 @lru_cache(maxsize=4)
@@ -46,7 +47,13 @@ def lake_of(settings: Settings) -> Lake:
 def build_resources(settings: Settings) -> Mapping[str, Any]:
     """Resource key -> object, for `dg.Definitions`."""
     lake = lake_of(settings)
-    meter = Meter(settings.ledger, settings.price_card, settings.environment)
+    meter = Meter(
+        settings.ledger,
+        settings.price_card,
+        settings.environment,
+        code_version=code_version(),
+        config_version=config_version(settings),
+    )
     return {
         "settings": settings,
         "span": data_span(settings),

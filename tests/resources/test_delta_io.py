@@ -62,6 +62,7 @@ class Ledger:
         self.reads: list[tuple[int, int]] = []
         self.writes: list[tuple[int, int]] = []
         self.settled: list[Mapping[str, int]] = []
+        self.series: list[Mapping[str, int]] = []
         self.opens = 0
 
     def opened(self, context: object) -> None:
@@ -74,8 +75,11 @@ class Ledger:
     def wrote(self, context: object, bytes: int, files: int, tier: str) -> None:
         self.writes.append((bytes, files))
 
-    def settle(self, context: object, rows: Mapping[str, int]) -> Mapping[str, Mapping[str, Any]]:
+    def settle(
+        self, context: object, rows: Mapping[str, int], series: Mapping[str, int]
+    ) -> Mapping[str, Mapping[str, Any]]:
         self.settled.append(dict(rows))
+        self.series.append(dict(series))
         return {key: {"cost/money": count / 1000} for key, count in rows.items()}
 
 

@@ -7,7 +7,7 @@ Assets with different partitions cannot share a run, so a cycle is a short list 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -86,7 +86,9 @@ class Cycle:
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""
         yield Stage("charge storage, keep the books", ("cost_storage", "cost_ledger", "cost_steps"))
-        yield Stage("cost marts", ("stg_charges", "cost_by_day"))
+        from forecast_assets.assets.marts import mart_names
+
+        yield Stage("cost marts", mart_names())
 
     def _months(self, first: date, last: date) -> tuple[str, str]:
         return f"{_month(first)}|{self.stores[0]}", f"{_month(last)}|{self.stores[-1]}"
@@ -107,15 +109,18 @@ class StageFailed(RuntimeError):
 
 
 def run_stages(
-    defs: dg.Definitions, instance: dg.DagsterInstance, stages: Sequence[Stage]
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    stages: Sequence[Stage],
+    tags: Mapping[str, str] | None = None,
 ) -> Iterator[StageResult]:
-    """Run the stages in this process, one after the other.
+    """Run the stages in this process, one after the other, each run with `tags`.
 
     Raises:
         StageFailed: a step failed; the earlier stages keep what they wrote.
     """
     for stage in stages:
-        yield _run_stage(defs, instance, stage)
+        yield _run_stage(defs, instance, stage, tags or {})
 
 
 def register_stores(instance: dg.DagsterInstance, stores: Sequence[str]) -> tuple[str, ...]:
@@ -128,13 +133,15 @@ def register_stores(instance: dg.DagsterInstance, stores: Sequence[str]) -> tupl
     return tuple(instance.get_dynamic_partitions(name))
 
 
-def _run_stage(defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage) -> StageResult:
+def _run_stage(
+    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, tags: Mapping[str, str]
+) -> StageResult:
     began = time.monotonic()
     job = defs.resolve_implicit_global_asset_job_def()
     done = job.execute_in_process(
         run_config=QUIET,
         instance=instance,
-        tags=stage.tags,
+        tags={**tags, **stage.tags},
         asset_selection=[dg.AssetKey(name) for name in stage.assets],
         raise_on_error=False,
     )

@@ -26,18 +26,25 @@ class Plugin(BasePlugin):
     def initialize(self, config: dict[str, Any]) -> None:
         """Remember the lake."""
         self._root = str(config.get("root", ""))
-        self._pinned: dict[str, Any] = {}
 
     def load(self, source_config: SourceConfig) -> Any:
-        """The rows as an Arrow table; a table that was never written has its columns and no row."""
+        """The declared columns as an Arrow table; no row where nothing was ever written.
+
+        Files written before a column was declared have no value in it.
+        """
         name = str(source_config.identifier)
         table = Lake(self._root).table(_TABLES.get(name, name))
-        if not table.exists():
-            return table.empty().to_arrow()
-        files = table.pin().file_uris()
+        nothing = table.empty().to_arrow()
+        files = table.pin().file_uris() if table.exists() else []
         if not files:
-            return table.empty().to_arrow()
+            return nothing
         with duckdb.connect() as connection:
-            relation = connection.read_parquet(files, hive_partitioning=True)
-            columns = [duckdb.ColumnExpression(column) for column in table.table.columns]
-            return relation.select(*columns).to_arrow_table()
+            stored = connection.read_parquet(files, hive_partitioning=True, union_by_name=True)
+            declared = connection.from_arrow(nothing)
+            columns = [
+                duckdb.ColumnExpression(column)
+                if column in stored.columns
+                else duckdb.ConstantExpression(None).cast(dtype).alias(column)
+                for column, dtype in zip(declared.columns, declared.types, strict=True)
+            ]
+            return stored.select(*columns).to_arrow_table()

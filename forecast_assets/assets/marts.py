@@ -6,9 +6,11 @@ The manifest is made by `make install` (`dbt parse`), never on loading; at run t
 process of its own, whose CPU is metered as the step's.
 """
 
+import io
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,33 @@ def cost_marts(
     """Build the marts and run their identities as tests."""
     settings.marts.parent.mkdir(parents=True, exist_ok=True)
     paths = {"marts": str(settings.marts), "lake": settings.lake_root}
-    yield from dbt.cli(["build", "--vars", json.dumps(paths)], context=context).stream()
+    invocation = dbt.cli(["build", "--vars", json.dumps(paths)], context=context)
+    said = io.StringIO()
+    try:
+        yield from _quietly(invocation.stream(), said)
+    except Exception:
+        print(said.getvalue(), file=sys.stderr)
+        raise
+    context.log.info(_last_line(said.getvalue()))
+
+
+def _quietly(events: Iterator[Any], said: io.StringIO) -> Iterator[Any]:
+    """The events, with what dbt prints between them kept in `said`."""
+    while True:
+        with redirect_stdout(said):
+            event = next(events, None)
+        if event is None:
+            return
+        yield event
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "dbt said nothing")
+
+
+def mart_names() -> tuple[str, ...]:
+    """Every model of the dbt project, as assets are named."""
+    return tuple(sorted(key.to_user_string() for key in cost_marts.keys))
 
 
 def dbt_program() -> DbtCliResource:

@@ -6,7 +6,8 @@ forecasting. Everything heavy is imported when a command runs.
 
 import sys
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -43,6 +44,7 @@ def run_cycle(
     from forecast_assets.definitions import build_defs
     from forecast_assets.partitions import SEGMENT_GROUPS
     from forecast_core.rungs.gbm import TRAINING_DAYS
+    from resources.meter_step import CYCLE
     from resources.wiring import data_span, source_of
 
     span = data_span(settings)
@@ -63,18 +65,23 @@ def run_cycle(
             *cycle.forecasting(),
             *(cycle.books() if books else ()),
         ]
-        return _with_progress(build_defs(settings), instance, stages)
+        # One cycle in the ledger: what landing, training and forecasting cost together.
+        tags = {CYCLE: f"{span.as_of}-{uuid.uuid4().hex[:8]}"}
+        return _with_progress(build_defs(settings), instance, stages, tags)
 
 
 def _with_progress(
-    defs: "dg.Definitions", instance: "dg.DagsterInstance", stages: Sequence["Stage"]
+    defs: "dg.Definitions",
+    instance: "dg.DagsterInstance",
+    stages: Sequence["Stage"],
+    tags: Mapping[str, str],
 ) -> list[str]:
     from rich.console import Console
 
     from forecast_assets.batch import StageFailed, run_stages
 
     console = Console(stderr=True)
-    results = run_stages(defs, instance, stages)
+    results = run_stages(defs, instance, stages, tags)
     run_ids = []
     for at, stage in enumerate(stages, start=1):
         with console.status(f"{at}/{len(stages)} {stage.title} ..."):
@@ -117,7 +124,8 @@ def demo() -> None:
     last = data_span(replace(settings, as_of=None)).last
     hidden = last - timedelta(days=settings.horizon)
     typer.echo(f"Forecast of {hidden}, its {settings.horizon} days then scored:", err=True)
-    runs = run_cycle(replace(settings, as_of=hidden))
+    # The books are kept once, at the end, over both cycles.
+    runs = run_cycle(replace(settings, as_of=hidden), books=False)
     typer.echo(f"Forecast of {last}, by the forecasters just trained:", err=True)
     runs += run_cycle(replace(settings, as_of=last), land=False, train=False)
     report(replace(settings, as_of=last), runs, time.monotonic() - began, scored=hidden)

@@ -1,0 +1,28 @@
+-- One row a settlement: a closed stretch of one attempt of one step, or of overhead.
+select
+    x_charge_set as charge_set,
+    date as charge_date,
+    ChargePeriodStart as began,
+    ChargePeriodEnd as ended,
+    x_environment as environment,
+    x_cost_class as cost_class,
+    coalesce(x_pipeline, x_cost_class) as pipeline,
+    x_asset as asset,
+    x_partition as partition_key,
+    x_run_id as run_id,
+    x_step_key as step_key,
+    x_attempt as attempt,
+    x_cycle as cycle,
+    x_estimated as is_estimated,
+    x_status as status,
+    cpu_s,
+    rss_gib_s,
+    peak_rss_gib,
+    wall_s,
+    gpu_s,
+    bytes_read,
+    bytes_written,
+    rows as rows_written,
+    partitions,
+    money
+from {{ source('lake', 'cost_steps') }}

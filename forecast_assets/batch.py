@@ -63,6 +63,7 @@ class Cycle:
         """Classify demand, build features as far back as training looks, fit the forecasters."""
         month = _month(self.cutoff)
         since = max(self.first, self.cutoff - timedelta(days=self.feature_days))
+        yield self._stock()
         yield Stage("classify demand", ("demand_segments",), month, month)
         yield Stage("build features", ("feature_sales",), *self._months(since, self.cutoff))
         yield Stage("train forecasters", ("forecasters",), self.groups[0], self.groups[-1])
@@ -70,6 +71,7 @@ class Cycle:
     def refreshing(self) -> Iterator[Stage]:
         """What a later cutoff needs when its forecasters are already trained."""
         month = _month(self.cutoff)
+        yield self._stock()
         yield Stage("classify demand", ("demand_segments",), month, month)
         yield Stage("build features", ("feature_sales",), *self._months(self.cutoff, self.cutoff))
 
@@ -78,7 +80,8 @@ class Cycle:
         day = self.cutoff.isoformat()
         first, last = f"{day}|{self.stores[0]}", f"{day}|{self.stores[-1]}"
         yield Stage("floor for every item", ("prediction_floor",), first, last)
-        yield Stage("upgrade by segment", ("prediction_daily",), first, last)
+        upgraded = ("prediction_daily", "prediction_stockout")
+        yield Stage("upgrade by segment", upgraded, first, last)
         yield Stage(
             "every level, and the score", ("prediction_reconciled", "eval_accuracy"), day, day
         )
@@ -89,6 +92,10 @@ class Cycle:
         from forecast_assets.assets.marts import mart_names
 
         yield Stage("cost marts", mart_names())
+
+    def _stock(self) -> Stage:
+        """Of the stock only the cutoff's own month is asked for."""
+        return Stage("land stock", ("raw_inventory",), *self._months(self.cutoff, self.cutoff))
 
     def _months(self, first: date, last: date) -> tuple[str, str]:
         return f"{_month(first)}|{self.stores[0]}", f"{_month(last)}|{self.stores[-1]}"

@@ -16,7 +16,7 @@ from resources import DataSpan
 
 Job = Any  # what `define_asset_job` returns has no public name
 
-LANDED = ("raw_sales", "raw_prices", "cleaned_sales", "quarantined_sales")
+LANDED = ("raw_sales", "raw_prices", "raw_inventory", "cleaned_sales", "quarantined_sales")
 
 landing_job = dg.define_asset_job(
     "landing_job", dg.AssetSelection.assets(*LANDED), description="Land and clean sales."
@@ -26,7 +26,7 @@ segments_job = dg.define_asset_job("segments_job", dg.AssetSelection.assets("dem
 training_job = dg.define_asset_job("training_job", dg.AssetSelection.groups("forecasters"))
 prediction_job = dg.define_asset_job(
     "prediction_job",
-    dg.AssetSelection.assets("prediction_floor", "prediction_daily"),
+    dg.AssetSelection.assets("prediction_floor", "prediction_daily", "prediction_stockout"),
     description="The floor for every item-store first, then the upgrades.",
 )
 publishing_job = dg.define_asset_job(

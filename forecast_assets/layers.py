@@ -23,6 +23,7 @@ from forecast_assets.assets import (
     predictions,
     raw,
     segments,
+    stock,
 )
 
 DAY = timedelta(days=1)
@@ -54,7 +55,7 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "forecasters": Layer((forecasters,), "team:forecasting", "training", fresh_within=35 * DAY),
     "predictions": Layer(
-        (predictions,),
+        (predictions, stock),
         "team:forecasting",
         "inference",
         fresh_within=1.5 * DAY,

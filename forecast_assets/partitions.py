@@ -34,8 +34,9 @@ CUTOFF_DAYS = dg.DailyPartitionsDefinition(
 )
 # Beside the groups, one fit that serves them all: the shapes that forecasts are aligned to.
 ALIGNMENT = "alignment"
+SPREAD = "spread"  # and how far demand scatters around the forecasts
 SEGMENT_GROUPS = dg.StaticPartitionsDefinition(
-    [*load_policy(_SETTINGS.segment_policy, SegmentPolicy.parse).groups, ALIGNMENT]
+    [*load_policy(_SETTINGS.segment_policy, SegmentPolicy.parse).groups, ALIGNMENT, SPREAD]
 )
 
 MONTH_STORE = dg.MultiPartitionsDefinition({"month": MONTHS, "store": STORES})

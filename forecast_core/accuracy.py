@@ -317,6 +317,8 @@ def scaled_pinball(quantiles: Mapping[float, Floats], actual: Floats, by: Scales
     bottom = by.hierarchy.bottom
     scale, weight = by.absolute[bottom], by.weight[bottom]
     known = np.isfinite(actual)
+    for at in quantiles.values():  # a series that publishes fewer levels is not compared
+        known = known & np.isfinite(at)
     days = known.sum(axis=1)
     usable = (scale > 0) & (days > 0)
     losses = [
@@ -329,7 +331,7 @@ def scaled_pinball(quantiles: Mapping[float, Floats], actual: Floats, by: Scales
 
 def coverage(lower: Floats, upper: Floats, actual: Floats) -> float:
     """Share of the known actuals that lie in [lower, upper]."""
-    known = np.isfinite(actual)
+    known = np.isfinite(actual) & np.isfinite(lower) & np.isfinite(upper)
     inside = (actual >= lower) & (actual <= upper) & known
     return float(inside.sum() / known.sum()) if known.any() else float("nan")
 

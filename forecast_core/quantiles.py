@@ -208,6 +208,30 @@ def with_quantiles(
     return prediction.with_columns(**{name: pl.Series(at) for name, at in columns.items()})
 
 
+def only_levels(
+    rows: pl.DataFrame, group: pl.Series, wanted: Mapping[str, Sequence[float]]
+) -> pl.DataFrame:
+    """Blank the quantiles that a row's group does not publish.
+
+    Args:
+        rows: with the columns that `with_quantiles` adds.
+        group: the group of each row; one that `wanted` does not name keeps all.
+        wanted: group -> levels.
+    """
+    columns = []
+    for name in (column for column in rows.columns if is_quantile(column)):
+        without = [g for g, levels in wanted.items() if name not in map(column_of, levels)]
+        if without:
+            blank = group.is_in(without).fill_null(False)
+            columns.append(pl.when(~pl.lit(blank)).then(pl.col(name)).alias(name))
+    return rows.with_columns(columns)
+
+
+def is_quantile(column: str) -> bool:
+    """Whether a column is named as `column_of` names them."""
+    return column[:1] == "q" and column[1:].isdigit()
+
+
 def column_of(level: float) -> str:
     """`q10` for .1, `q05` for .05, `q975` for .975."""
     return "q" + f"{level:.6f}".split(".")[1].rstrip("0").ljust(2, "0")

@@ -212,6 +212,27 @@ _ALL = (
         open_ended=True,
     ),
     Table(
+        "prediction_stockout",
+        {
+            "cutoff": pl.Date,
+            "item_id": pl.String,
+            "store_id": pl.String,
+            "on_hand": pl.Float64,
+            "on_order": pl.Float64,
+            "lead_time_days": pl.Int64,
+            "lead_time_demand": pl.Float64,
+            "stockout_probability": pl.Float64,
+            "stockout_if_late": pl.Float64,
+            "reorder_point": pl.Float64,
+            "order_units": pl.Float64,
+            "reason": pl.String,
+        },
+        key=("cutoff", "item_id", "store_id"),
+        cut="cutoff_store",
+        date_column="cutoff",
+        sort=("item_id",),
+    ),
+    Table(
         "prediction_reconciled",
         {
             "cutoff": pl.Date,

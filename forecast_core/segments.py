@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from forecast_core.quantiles import LEVELS
 from forecast_core.schema import TABLES
 
 Rung = Literal["floor", "statistical", "gbm", "neural"]
@@ -48,6 +49,8 @@ class Group(_Part):
 
     `when`: column -> accepted values, all of which must hold; empty takes whatever is left.
     `features` is how much a forecaster of the group may look at; `retrain_days` its cadence.
+    `horizon`: days ahead that its rung answers for, the floor beyond (None: all of them);
+    `quantiles`: the levels it publishes.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -55,6 +58,15 @@ class Group(_Part):
     features: FeatureSet = "full"
     when: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     retrain_days: int = Field(default=28, ge=1)
+    horizon: int | None = Field(default=None, ge=1)
+    quantiles: tuple[float, ...] = LEVELS
+
+    @model_validator(mode="after")
+    def _known_levels(self) -> Group:
+        strange = [level for level in self.quantiles if level not in LEVELS]
+        if strange or list(self.quantiles) != sorted(set(self.quantiles)):
+            raise ValueError(f"quantiles: {strange or 'not rising'}; use some of {LEVELS}")
+        return self
 
     @model_validator(mode="after")
     def _known_classes(self) -> Group:

@@ -19,6 +19,7 @@ import polars as pl
 
 from forecast_core import generate, m5
 from forecast_core.generate import DemoSpec
+from forecast_core.schema import TABLES
 from forecast_core.source_error import SourceError
 
 SOURCES = ("demo", "m5")
@@ -48,6 +49,9 @@ class Source(Protocol):
 
     def prices(self, store_id: str, first: date, last: date) -> pl.DataFrame:
         """raw_prices of one store, cut to the window and at month ends; may pass the span."""
+
+    def inventory(self, store_id: str, first: date, last: date) -> pl.DataFrame:
+        """raw_inventory of one store; no rows where the source tells no stock."""
 
     def calendar(self) -> pl.DataFrame:
         """raw_calendar, whole; reaches past the last day with sales where the source knows."""
@@ -142,6 +146,10 @@ class M5Source:
                 "Fetch or copy it again, whole, or leave the store out of the sales",
             )
         return m5.price_spans(weekly, self._calendar.weeks, first, last)
+
+    def inventory(self, store_id: str, first: date, last: date) -> pl.DataFrame:
+        """No rows: M5 says what was sold, not what was on the shelf."""
+        return TABLES["raw_inventory"].schema.to_frame()
 
     def calendar(self) -> pl.DataFrame:
         """raw_calendar with its snap_<state_id> flags."""

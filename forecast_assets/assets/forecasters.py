@@ -16,8 +16,11 @@ from forecast_assets.partitions import (
     ANY_PARTITION,
     RANGE_IS_ONE_RUN,
     SEGMENT_GROUPS,
+    SPREAD,
 )
-from forecast_core import alignment
+from forecast_assets.past import past_of
+from forecast_core import alignment, calibration
+from forecast_core.backtest import Past
 from forecast_core.cells import Cells
 from forecast_core.rungs import gbm, statistical
 from forecast_core.schema import TABLES
@@ -59,6 +62,10 @@ def forecasters(
         if name == ALIGNMENT:
             fitted[name] = _shapes(cleaned_sales, raw_calendar, segments, cutoff)
             continue
+        if name == SPREAD:
+            past = past_of(cleaned_sales, feature_sales, raw_calendar)
+            fitted[name] = _spread(past, segments, cutoff, settings.horizon, segment_policy)
+            continue
         group = segment_policy.group(name)
         members = segments.filter(segment_group=name)
         if group.rung == "gbm" and not members.is_empty():
@@ -76,7 +83,7 @@ def forecasters(
             "segment_group": name,
             "trained_to": cutoff,
             "version": f"{cutoff:%Y%m%d}-{hashlib.sha256(one.artefact).hexdigest()[:8]}",
-            "rung": "alignment" if name == ALIGNMENT else segment_policy.group(name).rung,
+            "rung": name if name in (ALIGNMENT, SPREAD) else segment_policy.group(name).rung,
             "artefact": one.artefact,
             "drivers": json.dumps(one.drivers),
         }
@@ -111,6 +118,15 @@ def _shared(
             )
         )
     return gbm.fit(parts, coding, spec)
+
+
+def _spread(
+    past: Past, segments: pl.DataFrame, cutoff: date, horizon: int, policy: SegmentPolicy
+) -> gbm.Fitted:
+    """How demand scatters around forecasts, calibrated on the last weeks of some stores."""
+    trial = calibration.trial(past, segments.select(gbm.LEVELS), cutoff, horizon, policy)
+    drivers = {**trial.drivers, "pairs": float(trial.pairs.height)}
+    return gbm.Fitted(calibration.spreads(trial.pairs).to_bytes(), drivers)
 
 
 def _shapes(

@@ -18,15 +18,18 @@ from forecast_assets.partitions import (
     CUTOFF_TO_MONTH_STORE,
     MONTH_OF_CUTOFF_STORE,
     RANGE_IS_ONE_RUN,
+    SPREAD,
 )
 from forecast_core import alignment
 from forecast_core.by_store import ByStore
+from forecast_core.calibration import Spreads
 from forecast_core.cells import Cells
 from forecast_core.prices import daily_prices
+from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantiles
 from forecast_core.rungs import floor, gbm, statistical
 from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
-from forecast_core.segments import Rung
+from forecast_core.segments import Rung, SegmentPolicy
 from resources import Settings
 from resources.meter import metered
 from resources.partition_keys import decode
@@ -106,6 +109,7 @@ def prediction_daily(
     forecasters: TableView,
     raw_calendar: pl.DataFrame,
     settings: dg.ResourceParam[Settings],
+    segment_policy: dg.ResourceParam[SegmentPolicy],
 ) -> ByStore:
     """Every item-store's forecast by the rung its segment earns, the floor where that fails."""
     cells = _cells(context)
@@ -118,9 +122,13 @@ def prediction_daily(
         today = Cells(cutoff, cutoff, (store_id,))
         better: dict[Rung, pl.DataFrame] = {}
         shapes: alignment.Shapes | None = None
+        spreads: Spreads | None = None
         for row in forecasters.latest(cutoff, by=["segment_group"]).iter_rows(named=True):
             if row["rung"] == ALIGNMENT:
                 shapes = alignment.Shapes.from_bytes(row["artefact"])
+                continue
+            if row["rung"] == SPREAD:
+                spreads = Spreads.from_bytes(row["artefact"])
                 continue
             members = segments.filter(segment_group=row["segment_group"])
             if members.is_empty():
@@ -138,15 +146,17 @@ def prediction_daily(
                 rows = statistical.predict(row["artefact"], sales, classes, cutoff, horizon)
             else:
                 continue
+            reach = segment_policy.group(row["segment_group"]).horizon or horizon
+            rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=reach))
             better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
         rows = upgraded(_explained(base, segments), better)
-        if shapes is None:
-            return rows
-        recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)
-        totals = alignment.node_totals(recent)
-        level = alignment.levels(totals, shapes, raw_calendar, cutoff, horizon)
-        departments = segments.select("item_id", "store_id", "dept_id")
-        return alignment.align(rows, departments, shapes, raw_calendar, level)
+        if shapes is not None:
+            recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)
+            totals = alignment.node_totals(recent)
+            level = alignment.levels(totals, shapes, raw_calendar, cutoff, horizon)
+            departments = segments.select("item_id", "store_id", "dept_id")
+            rows = alignment.align(rows, departments, shapes, raw_calendar, level)
+        return _spread_out(rows, segments, spreads, segment_policy)
 
     def of_store(store_id: str) -> pl.DataFrame:
         base = prediction_floor.load(store_id)
@@ -167,3 +177,20 @@ def _explained(base: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
         .otherwise(pl.format("no forecast from rung {}: floor used instead", "rung")),
     )
     return base.drop("reason").join(reasons, on="item_id", how="left", maintain_order="left")
+
+
+def _spread_out(
+    rows: pl.DataFrame, segments: pl.DataFrame, spreads: Spreads | None, policy: SegmentPolicy
+) -> pl.DataFrame:
+    """Add the quantiles that each group publishes; null where no spread has been calibrated."""
+    if spreads is None:
+        return rows.with_columns(pl.lit(None, pl.Float64).alias(column_of(q)) for q in LEVELS)
+    labels = rows.select("item_id").join(
+        segments.select("item_id", "segment", "segment_group"),
+        on="item_id",
+        how="left",
+        maintain_order="left",
+    )
+    wanted = {name: policy.group(name).quantiles for name in policy.groups}
+    every = with_quantiles(rows, labels["segment"], spreads.daily)
+    return only_levels(every, labels["segment_group"], wanted)

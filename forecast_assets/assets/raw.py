@@ -54,3 +54,19 @@ def raw_prices(context: dg.AssetExecutionContext, source: SourceResource) -> ByS
 def raw_calendar(source: SourceResource) -> pl.DataFrame:
     """Days with their events and SNAP flags, past and known future."""
     return TABLES["raw_calendar"].conform(source.calendar())
+
+
+@dg.asset(
+    partitions_def=MONTH_STORE,
+    backfill_policy=RANGE_IS_ONE_RUN,
+    io_manager_key="warm_io_manager",
+    kinds={"polars", "deltalake"},
+)
+@metered
+def raw_inventory(context: dg.AssetExecutionContext, source: SourceResource) -> ByStore:
+    """Stock at the close of each day, what is on order and its lead time; M5 tells none."""
+    cells = cells_of(context.partition_keys)
+    return ByStore(
+        cells.stores or source.stores(),
+        lambda store_id: source.inventory(store_id, cells.first, cells.last),
+    )

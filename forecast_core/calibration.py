@@ -1,0 +1,147 @@
+"""Where the spread of forecasts comes from: a small backtest made beside each training.
+
+Belongs here: the trial whose errors calibrate the spreads, of single days and of lead times, and
+how they are kept. Does not: what a spread is (`quantiles`) or the rungs (`backtest`).
+
+The trial is bounded: some stores, one quick fit held back by a horizon, so that quantiles cost a
+fraction of the mean model on all stores. Demand scatters far more than two models of the same
+mean differ, so the errors of a quick one serve; they are a little wider, never narrower.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import polars as pl
+
+from forecast_core import backtest
+from forecast_core.backtest import KEY, Past
+from forecast_core.quantiles import Spread, SpreadError, calibrate, lead_time_pairs
+from forecast_core.rungs import gbm
+from forecast_core.segments import SegmentPolicy, classify, measure
+
+LEAD_DAYS = (1, 3, 7, 14)  # lengths of sums that get a spread of their own
+TRIAL_SERIES = 9_000  # whole stores are taken until so many series are reached
+_FEW_SERIES = 3_000  # below it, three windows instead of one: errors must be many
+_ROUNDS, _RATE, _DRAWS = 100, 0.12, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Spreads:
+    """Days summed -> the spread of such sums; 1 is a single day."""
+
+    by_days: Mapping[int, Spread]
+
+    @property
+    def daily(self) -> Spread:
+        """The spread of a single day."""
+        return self.by_days[1]
+
+    def to_bytes(self) -> bytes:
+        """As JSON, for the forecasters' table."""
+        held = {str(days): spread.to_json() for days, spread in self.by_days.items()}
+        return json.dumps({"kind": "spread", "by_days": held}, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, artefact: bytes) -> Spreads:
+        """Read `to_bytes` back.
+
+        Raises:
+            SpreadError: it is no such artefact; train the forecasters again.
+        """
+        try:
+            held = json.loads(artefact)["by_days"]
+            return cls({int(days): Spread.from_json(text) for days, text in held.items()})
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpreadError(f"no spread to read ({error}); train the forecasters again") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What the trial forecast and what was sold: the pairs, and what drove its cost."""
+
+    pairs: pl.DataFrame
+    drivers: Mapping[str, float]
+
+
+def trial(
+    past: Past,
+    series: pl.DataFrame,
+    as_of: date,
+    horizon: int,
+    policy: SegmentPolicy,
+    threads: int = 2,
+) -> Trial:
+    """Forecast the last horizon before `as_of` by a quick fit of each rung, and look at the sales.
+
+    Args:
+        series: the hierarchy columns of every item-store.
+
+    Returns:
+        pairs `item_id, store_id, cutoff, ds, segment, mean, units` of a sample of whole stores,
+        classified as they were then; empty where history is too short for a trial.
+    """
+    sample = series.filter(pl.col("store_id").is_in(backtest.sample_stores(series, TRIAL_SERIES)))
+    windows = backtest.origins(as_of, horizon, 1 if sample.height >= _FEW_SERIES else 3)
+    model: gbm.Model | None = None
+    drivers: dict[str, float] = {}
+    found = []
+    for cutoff in windows:
+        members = classified(past, sample, cutoff, policy)
+        shared = members.filter(pl.col("rung").is_in(["gbm", "neural"]))
+        better = []
+        if model is None and not shared.is_empty():
+            spec = gbm.GbmSpec(
+                "full", per_origin=_DRAWS, rounds=_ROUNDS, learning_rate=_RATE, threads=threads
+            )
+            try:
+                fitted = backtest.fit_gbm(past, shared, cutoff, horizon, spec)
+            except ValueError:  # nothing to learn from by then: a later window may have it
+                continue
+            model, drivers = gbm.Model(fitted.artefact), fitted.drivers
+        if model is not None and not shared.is_empty():
+            better.append(backtest.run_gbm(past, model, shared, cutoff, horizon))
+        quiet = members.filter(rung="statistical")
+        if not quiet.is_empty():
+            better.append(backtest.run_statistical(past, quiet, cutoff, horizon))
+        rows = backtest.over_floor(backtest.run_floor(past, members, cutoff, horizon), *better)
+        rows = backtest.aligned(past, rows, members, cutoff, horizon)
+        labelled = rows.join(
+            members.select(*KEY, "segment"), on=list(KEY), how="left", maintain_order="left"
+        )
+        found.append(backtest.sold(past, labelled).with_columns(cutoff=pl.lit(cutoff)))
+    empty = pl.DataFrame(
+        schema={**backtest.MEANS, "segment": pl.String, "units": pl.Float64, "cutoff": pl.Date}
+    )
+    return Trial(pl.concat([empty, *found], how="diagonal_relaxed"), drivers)
+
+
+def spreads(pairs: pl.DataFrame) -> Spreads:
+    """Calibrate a day, and the sums over `LEAD_DAYS`, on pairs as `trial` gives them.
+
+    Without any pair (a history too short to hold one back) counts are taken as Poisson.
+    """
+    if pairs.is_empty():
+        certain = pl.DataFrame({"segment": ["-"], "mean": [1.0], "units": [1.0]})
+        return Spreads({1: calibrate(certain)})
+    found = {}
+    for days in LEAD_DAYS:
+        sums = pairs if days == 1 else lead_time_pairs(pairs, days)
+        if not sums.is_empty():
+            found[days] = calibrate(sums)
+    return Spreads(found)
+
+
+def classified(
+    past: Past, series: pl.DataFrame, cutoff: date, policy: SegmentPolicy
+) -> pl.DataFrame:
+    """`demand_segments` rows of `series` as of a past cutoff, ranked among themselves."""
+    since = cutoff - timedelta(days=policy.window_days - 1)
+    stats = [
+        measure(past.sales(str(store), since, cutoff), cutoff, policy, known)
+        for (store,), known in series.partition_by("store_id", as_dict=True).items()
+    ]
+    return classify(pl.concat(stats), cutoff, policy)

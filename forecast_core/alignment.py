@@ -177,7 +177,9 @@ def _turn(units: Floats, horizon: int, store: NDArray[np.int64]) -> Floats:
     np.add.at(by_store, store, units)
     before = by_store[:, then - _MONTH : then].mean(axis=1)
     after = by_store[:, then : then + min(horizon, _YEAR_AGO)].mean(axis=1)
-    known = (before > 0) & (after > 0)
+    # A store that opened within those weeks turned from nothing: that teaches nothing.
+    whole = (by_store > 0).argmax(axis=1) <= then - _MONTH
+    known = (before > 0) & (after > 0) & whole
     turn = np.where(known, after / np.where(known, before, 1), 1.0) ** _TURN_TRUST
     of_node: Floats = turn[store]
     return of_node

@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = {
-    "FORECAST_DEMO_SERIES": "60",
+    "FORECAST_DEMO_SERIES": "100",
     "FORECAST_DEMO_STORES": "2",
-    "FORECAST_DEMO_DAYS": "200",
+    "FORECAST_DEMO_DAYS": "420",
 }
 
 

@@ -13,8 +13,9 @@ from resources.ledger import open_ledger
 
 LAST = date(2025, 6, 29)
 HIDDEN = date(2025, 6, 1)
-ITEM_STORES = 60
+ITEM_STORES = 100
 HORIZON = 28
+DAYS = 420
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_every_item_store_has_every_day_of_both_cutoffs(lake: Lake, name: str) -
 def test_nothing_is_lost_between_the_source_and_the_cleaned_table(lake: Lake) -> None:
     raw, cleaned = _all(lake, "raw_sales"), _all(lake, "cleaned_sales")
     quarantined = _all(lake, "quarantined_sales")
-    assert raw.height == cleaned.height + quarantined.height == ITEM_STORES * 200
+    assert raw.height == cleaned.height + quarantined.height == ITEM_STORES * DAYS
     assert raw["units"].sum() == cleaned["units"].sum() + (quarantined["units"].sum() or 0)
 
 

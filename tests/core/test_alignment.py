@@ -157,6 +157,13 @@ def test_half_a_year_of_history_and_a_long_horizon_stay_finite() -> None:
     assert level["level"].is_finite().all() and (level["level"] > 0).all()
 
 
+def test_a_year_and_a_week_of_history_is_no_turn(shapes: Shapes) -> None:
+    """The weeks before the same day a year ago are known in part only: sales did not jump then."""
+    short = totals(days=371)
+    level = levels(short, fit_shapes(short, CALENDAR, CUTOFF), CALENDAR, CUTOFF, HORIZON)
+    assert level["level"].item() == pytest.approx(200.0 * truth(AHEAD).sum(), rel=0.05)
+
+
 def test_a_calendar_that_knows_nothing_leaves_the_weekdays(shapes: Shapes) -> None:
     base = flat({"a": 10.0})
     made = align(base, DEPARTMENTS, shapes, CALENDAR.clear(), strength=1)

@@ -1,0 +1,290 @@
+"""What runs cost, learned from the ledger: a line in volume for each stage and rung, and its tail.
+
+Belongs here: `fit`, the rates it gives, and the stated default where there is no history. Does not:
+quoting a run to be admitted (`forecast_core.estimate`), reading the ledger, what will run.
+
+A stage is an asset; its driver is the rows it wrote, or the series of the cycle where it writes
+none. Each quantity is `a` + `b` x driver with `a, b` >= 0, in relative least squares, recent runs
+weighing more, scaled so that the fitted total is the total that was charged. What a run did beside
+its line is kept as ratios (wall, money) and drawn again: the tail is the measured one. Runs of one
+day share that day's luck (a busy machine), so a day's common part is kept apart from its runs'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from forecast_core.capacity.plan import Default
+from forecast_core.estimate import OVERHEAD
+
+Floats = npt.NDArray[np.float64]
+
+QUANTITIES = ("money", "wall_s", "cpu_s", "gpu_s", "rss_gib_s", "bytes_written")
+_HALF_LIFE = 40.0
+_MOST_RATIOS = 400
+_LEVERAGE = 1.15  # largest over smallest volume, below which a slope cannot be told
+_BLOCK_DAYS = 7
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`a` + `b` x driver."""
+
+    a: float
+    b: float
+
+    def at(self, driver: float) -> float:
+        """The value at `driver`."""
+        return self.a + self.b * driver
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a run of one stage at one rung takes.
+
+    `lines` by QUANTITIES, in the driver: rows, or series where `by_series`. `rows_each`: rows a
+    series. `ratios`: (wall, money) of runs over their line, the day's common part taken out.
+    `note` says where the rate is not measured, or what could not be told from the history.
+    """
+
+    stage: str
+    rung: str
+    lines: Mapping[str, Line]
+    memory_gib: float
+    rows_each: float
+    by_series: bool
+    ratios: tuple[tuple[float, float], ...]
+    runs: int
+    failures: float = 0.0
+    note: str = ""
+
+    def of(self, quantity: str, series: float) -> float:
+        """The expected quantity of a run over `series` series."""
+        return self.lines[quantity].at(series if self.by_series else series * self.rows_each)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Every rate by (stage, rung), and what days did beside them.
+
+    `days`: each day's money over its runs' lines. `levels`: past errors (log) of the level of a
+    week foretold from the weeks before it.
+    """
+
+    by_stage: Mapping[tuple[str, str], Rate] = field(default_factory=dict)
+    days: tuple[float, ...] = (1.0,)
+    levels: tuple[float, ...] = (0.0,)
+
+    def of(self, stage: str, rung: str, defaults: Mapping[str, Default]) -> Rate:
+        """The rate of a stage at a rung; a stated default, flagged, where nothing was measured.
+
+        Raises:
+            LookupError: neither measured nor stated.
+        """
+        found = self.by_stage.get((stage, rung)) or self.by_stage.get((stage, ""))
+        if found is not None:
+            return found
+        if stage == OVERHEAD:
+            return _NOTHING
+        for name in (f"{stage}:{rung}", f"{stage}", f"*:{rung}", "default"):
+            if name in defaults:
+                return stated(stage, rung, defaults[name], name)
+        raise LookupError(
+            f"stage {stage} at rung {rung!r} has no history and no stated default; add"
+            f" defaults.{stage} or defaults.default to the plan"
+        )
+
+
+def stated(stage: str, rung: str, default: Default, name: str) -> Rate:
+    """The rate that the plan states for a stage without history."""
+    zero = Line(0.0, 0.0)
+    pairs = {"money": default.money, "wall_s": default.wall_s, "cpu_s": default.cpu_s}
+    lines = {key: Line(a, b / 1e6) for key, (a, b) in pairs.items()}
+    lines["gpu_s"] = Line(default.gpu_s[0], default.gpu_s[1] / 1e6)
+    lines["rss_gib_s"] = Line(
+        lines["wall_s"].a * default.memory_gib, lines["wall_s"].b * default.memory_gib
+    )
+    lines["bytes_written"] = Line(0.0, default.bytes_each) if default.bytes_each else zero
+    note = f"no history: stated default '{name}' ({default.source})"
+    ratios = _lognormal(default.spread)
+    return Rate(stage, rung, lines, default.memory_gib, default.rows_each, False, ratios, 0,
+                note=note)  # fmt: skip
+
+
+def _lognormal(spread: float) -> tuple[tuple[float, float], ...]:
+    """A stated spread as ratios: the quantiles of a log-normal with mean 1."""
+    from statistics import NormalDist
+
+    points = [NormalDist().inv_cdf((k + 0.5) / 64) for k in range(64)]
+    values = [math.exp(spread * z) for z in points]
+    mean = sum(values) / len(values)
+    return tuple((value / mean, value / mean) for value in values)
+
+
+_NOTHING = Rate(
+    OVERHEAD, "", {q: Line(0.0, 0.0) for q in QUANTITIES}, 0.0, 1.0, True, ((1.0, 1.0),), 0
+)
+
+
+def fit(steps: pl.DataFrame, series: int | Mapping[str, int]) -> Rates:
+    """Rates from `cost_steps`.
+
+    `series`: how many item-stores the runs covered, one number or by run id; a filled column
+    `x_series` speaks louder. Estimated settlements are left out; failures count as failures.
+    An empty ledger gives no rates (every stage then takes its stated default).
+    """
+    runs = _runs(steps, series)
+    if runs.is_empty():
+        return Rates()
+    rates, fitted = {}, []
+    for (stage, rung), part in runs.group_by("stage", "rung", maintain_order=True):
+        good = part.filter(~pl.col("failed"))
+        if good.is_empty():
+            continue
+        rate, own = _rate(str(stage), str(rung), good, part.height - good.height)
+        rates[str(stage), str(rung)] = rate
+        fitted.append(own)
+    together = pl.concat(fitted)
+    days = (
+        together.group_by("day")
+        .agg(effect=pl.col("money").sum() / pl.col("line").sum(), size=pl.col("line").sum())
+        .sort("day")
+    )
+    if days.height < 5:
+        return Rates(rates)
+    return Rates(_without_days(rates, together, days), *_luck(days))
+
+
+def _runs(steps: pl.DataFrame, series: int | Mapping[str, int]) -> pl.DataFrame:
+    """One row a run, stage and rung: day, at, failed, rows, series, peak and QUANTITIES."""
+    measured = steps.filter(~pl.col("x_estimated") & pl.col("x_run_id").is_not_null())
+    overhead = pl.col("x_cost_class") == "overhead"
+    stage = pl.coalesce("x_asset", "x_step_key")
+    measured = measured.with_columns(
+        stage=pl.when(overhead).then(pl.lit(OVERHEAD)).otherwise(stage),
+        rung=pl.col("x_forecaster").fill_null("").cast(pl.String),
+        failed=pl.col("x_status").is_in(["failure", "retry", "killed"]),
+    )
+    runs = (
+        measured.group_by("x_run_id", "stage", "rung", "x_attempt", "failed")
+        .agg(
+            pl.col("date").min().alias("day"),
+            pl.col("ChargePeriodStart").min().alias("at"),
+            pl.col("rows").sum().cast(pl.Float64),
+            pl.col("peak_rss_gib").max(),
+            *(pl.col(name).cast(pl.Float64).sum() for name in QUANTITIES),
+            *([pl.col("x_series").max().cast(pl.Float64)] if "x_series" in steps.columns else []),
+        )
+        .sort("at", "stage")
+    )
+    if isinstance(series, Mapping):
+        given = pl.col("x_run_id").replace_strict(dict(series), default=None).cast(pl.Float64)
+        usual = float(np.median(list(series.values()))) if series else 1.0
+        given = given.fill_null(usual)
+    else:
+        given = pl.lit(float(series))
+    known = pl.col("x_series") if "x_series" in runs.columns else pl.lit(None, pl.Float64)
+    return runs.with_columns(series=pl.when(known > 0).then(known).otherwise(given))
+
+
+def _rate(stage: str, rung: str, good: pl.DataFrame, failed: int) -> tuple[Rate, pl.DataFrame]:
+    """The rate of one stage at one rung, and its runs beside their money line."""
+    by_series = float(good["rows"].median() or 0.0) <= 0  # type: ignore[arg-type]
+    driver = good["series" if by_series else "rows"].to_numpy().astype(np.float64)
+    weights = 0.5 ** (np.arange(good.height)[::-1] / _HALF_LIFE)
+    lines, leverage = {}, _spread(driver) >= _LEVERAGE
+    for name in QUANTITIES:
+        lines[name] = _line(driver, good[name].to_numpy().astype(np.float64), weights, leverage)
+    money, wall = (
+        good[name].to_numpy() / np.maximum(lines[name].a + lines[name].b * driver, _TINY)
+        for name in ("money", "wall_s")
+    )
+    note = "" if leverage else "volume hardly varied: half of the cost is taken to grow with it"
+    if good.height < 5:
+        note = f"only {good.height} runs measured" + ("; " + note if note else "")
+    recent = good.tail(20)
+    each = float(recent["rows"].sum()) / max(float(recent["series"].sum()), 1.0)
+    rate = Rate(
+        stage=stage,
+        rung=rung,
+        lines=lines,
+        memory_gib=float(good["peak_rss_gib"].max() or 0.0),  # type: ignore[arg-type]
+        rows_each=1.0 if by_series else float(each),
+        by_series=by_series,
+        ratios=tuple(zip(wall[-_MOST_RATIOS:], money[-_MOST_RATIOS:], strict=True)),
+        runs=good.height,
+        failures=failed / (failed + good.height),
+        note=note,
+    )
+    line = pl.Series("line", lines["money"].a + lines["money"].b * driver)
+    own = good.select("day", "stage", "rung", "money").with_columns(line)
+    return rate, own
+
+
+def _spread(driver: Floats) -> float:
+    low, high = float(np.min(driver)), float(np.max(driver))
+    return high / low if low > 0 else math.inf if high > 0 else 1.0
+
+
+def _line(x: Floats, y: Floats, weights: Floats, leverage: bool) -> Line:
+    """Non-negative relative least squares, scaled to the weighted total."""
+    mean_x, mean_y = float(np.average(x, weights=weights)), float(np.average(y, weights=weights))
+    if mean_y <= 0:
+        return Line(0.0, 0.0)
+    if mean_x <= 0:
+        return Line(mean_y, 0.0)
+    if not leverage:
+        return Line(mean_y / 2, mean_y / 2 / mean_x)
+    # relative errors: a small run's line matters as much as a large one's
+    smooth = np.maximum(np.abs(y), 0.1 * mean_y)
+    w = weights / smooth**2
+    sx, sy = float(np.average(x, weights=w)), float(np.average(y, weights=w))
+    spread = float(np.average((x - sx) ** 2, weights=w))
+    b = float(np.average((x - sx) * (y - sy), weights=w)) / spread if spread > 0 else 0.0
+    a = sy - b * sx
+    if b < 0:
+        a, b = sy, 0.0
+    elif a < 0:
+        a, b = 0.0, float(np.average(x * y, weights=w) / np.average(x * x, weights=w))
+    scale = mean_y / max(float(np.average(a + b * x, weights=weights)), _TINY)
+    return Line(a * scale, b * scale)
+
+
+def _luck(days: pl.DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What days did beside their lines, and how wrong a week's level was told from before it."""
+    effects = days["effect"].to_numpy()
+    blocks = [effects[i : i + _BLOCK_DAYS] for i in range(0, len(effects), _BLOCK_DAYS)]
+    means = [float(np.mean(block)) for block in blocks if len(block) >= 3]
+    errors = tuple(
+        math.log(means[k] / float(np.mean(means[max(0, k - 4) : k]))) for k in range(1, len(means))
+    )
+    mean = float(np.average(effects, weights=days["size"].to_numpy()))
+    return tuple(float(e) / mean for e in effects), errors or (0.0,)
+
+
+def _without_days(
+    rates: Mapping[tuple[str, str], Rate], together: pl.DataFrame, days: pl.DataFrame
+) -> dict[tuple[str, str], Rate]:
+    """The same rates, their runs' ratios freed of what their day did to all runs."""
+    effects = dict(days.select("day", "effect").iter_rows())
+    freed = {}
+    for key, rate in rates.items():
+        own = together.filter((pl.col("stage") == key[0]) & (pl.col("rung") == key[1]))
+        luck = [effects[day] for day in own["day"].to_list()[-_MOST_RATIOS:]]
+        pairs = [(w / e, m / e) for (w, m), e in zip(rate.ratios, luck, strict=True)]
+        freed[key] = replace(rate, ratios=_centred(pairs))
+    return freed
+
+
+def _centred(pairs: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Ratios with mean 1, so that drawing them again keeps the total."""
+    wall = sum(w for w, _ in pairs) / len(pairs) or 1.0
+    money = sum(m for _, m in pairs) / len(pairs) or 1.0
+    return tuple((w / wall, m / money) for w, m in pairs)

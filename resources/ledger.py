@@ -79,6 +79,11 @@ class Ledger:
         """The ledger as shown in messages, without a password."""
         return self.url.render_as_string(hide_password=True)
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The connections, for other books that are kept in the same database."""
+        return self._engine
+
     def record(self, settlement: Row, rows: Sequence[Row]) -> bool:
         """Write a settlement with its charges, unless its attempt is settled already.
 

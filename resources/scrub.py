@@ -1,0 +1,214 @@
+"""Scrubbing: every file of a table compared with what was recorded when it was written.
+
+Belongs here: finding damage and saying how to restore it. Does not: recording (`storage_ledger`)
+or moving (`lifecycle`).
+
+A file that is not recorded yet (its writer died between its commit and the record) is decoded
+whole, its rows are counted against the log, and it is recorded from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable
+
+from forecast_core.lifecycle import Part
+from resources.commits import DataFile, commit
+from resources.lake import LakeTable
+from resources.lifecycle import Mover, content_of, parts_of, window_of
+from resources.predicates import among
+from resources.storable import PERIOD, TIER
+from resources.storage_ledger import SCRUB, FileRecord, StorageLedger
+from resources.table_files import MissingFile, TableFiles, files_of, sha256
+
+What = Literal["changed", "missing", "unreadable"]
+
+
+class CannotRestore(LookupError):
+    """No version of the table holds the rows of a damaged file; says what does."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not what was written. `partition`: its part; `remedy`: what to type."""
+
+    table: str
+    path: str
+    partition: str
+    tier: str
+    what: What
+    remedy: str
+
+    @property
+    def message(self) -> str:
+        """One line that names the file, the partition and the remedy."""
+        return f"{self.partition}: {self.path} is {self.what}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """What a scrub of one table saw."""
+
+    table: str
+    files: int
+    bytes: int
+    adopted: int
+    damages: tuple[Damage, ...]
+
+
+def scrub(table: LakeTable, books: StorageLedger) -> Scrubbed:
+    """Read every live file of a table, and those of its held versions."""
+    handle = table.pin()
+    store, known = files_of(table.uri), books.files(table.uri)
+    damages: list[Damage] = []
+    adopted = size = count = 0
+    for file, part in _files(table, handle, books):
+        count, size = count + 1, size + file.bytes
+        record = known.get(file.path)
+        what, digest = _look(store, file, record)
+        if what is None and record is None:
+            what = _decode(table, file)
+            if what is None:
+                books.record(table.uri, [(file, digest)], handle.version(), SCRUB)
+                adopted += 1
+        if what is not None:
+            damages.append(_damage(table, file, part, what, books))
+    return Scrubbed(table.table.name, count, size, adopted, tuple(damages))
+
+
+def restore(mover: Mover, table: LakeTable, path: str) -> int:
+    """Put back the rows of a damaged file from the version that it was made from.
+
+    Returns the version that has them again.
+
+    Raises:
+        ValueError: the table has no such file.
+        CannotRestore: no intact version holds them; the message says how to make them anew.
+    """
+    handle = table.pin()
+    part = next((part for part in parts_of(table, handle) if path in part.paths), None)
+    if part is None:
+        raise ValueError(f"{table.table.name} has no file {path}; `forecast lake scrub` lists them")
+    base = _intact_version(table, path, mover.books)
+    if base is None:
+        raise CannotRestore(
+            f"{part.name}: no earlier version holds its rows; {_again(table, part)}"
+        )
+    cells, keys = window_of(table, part.first, part.last, part.owner)
+    expected = content_of(table, cells, keys, base)
+    drop(table, part)
+    done = mover.put_back(table, cells, keys, base, None, expected)
+    assert done is not None, "nobody is asked whether it was overtaken"
+    return done.version
+
+
+def drop(table: LakeTable, part: Part) -> None:
+    """Take a damaged part out of the table, so that its rows can be written again.
+
+    By its physical columns alone, so that none of its files is opened: an overwrite by days reads
+    the files that it replaces, and fails where one is gone. Safe here, unlike in a move: nobody
+    else can have moved a part that cannot be read.
+    """
+
+    def remove(handle: DeltaTable, properties: CommitProperties) -> None:
+        filed = {TIER: part.tier.value, PERIOD: part.period}
+        if table.owner_column is not None and part.owner is not None:
+            filed[table.owner_column] = part.owner
+        where = " AND ".join(among(column, value) for column, value in filed.items())
+        handle.delete(where, commit_properties=properties)
+
+    commit(table.pin, remove, storage_options=table.lake.storage_options or None)
+
+
+def _files(
+    table: LakeTable, handle: DeltaTable, books: StorageLedger
+) -> Iterator[tuple[DataFile, Part | None]]:
+    seen: set[str] = set()
+    held = sorted({hold.version for hold in books.holds(table.uri)})
+    for version in (handle, *(table.pin(version) for version in held)):
+        parts = {path: part for part in parts_of(table, version) for path in part.paths}
+        actions = pl.DataFrame(version.get_add_actions(flatten=True))
+        for row in actions.iter_rows(named=True):
+            if row["path"] not in seen:
+                seen.add(row["path"])
+                filed = {TIER: row.get(f"partition.{TIER}")}
+                file = DataFile(row["path"], row["size_bytes"], row["num_records"] or 0, filed)
+                yield file, parts.get(row["path"])
+
+
+def _look(store: TableFiles, file: DataFile, record: FileRecord | None) -> tuple[What | None, str]:
+    try:
+        digest = sha256(store, file.path)
+    except MissingFile:
+        return "missing", ""
+    return ("changed" if record is not None and record.sha256 != digest else None), digest
+
+
+def _decode(table: LakeTable, file: DataFile) -> What | None:
+    """Read a file whole: what the log says of it must be true."""
+    options = table.lake.storage_options or None
+    try:
+        source = f"{table.uri}/{file.path}"
+        rows = pl.read_parquet(source, storage_options=options, hive_partitioning=False, glob=False)
+    except (pl.exceptions.PolarsError, OSError):
+        return "unreadable"
+    return None if rows.height == file.rows else "changed"
+
+
+def _damage(
+    table: LakeTable, file: DataFile, part: Part | None, what: What, books: StorageLedger
+) -> Damage:
+    name = part.name if part else table.table.name
+    tier = file.partition.get(TIER) or "hot"
+    if part and _intact_version(table, file.path, books) is not None:
+        remedy = f"restore it with `forecast lake restore {table.table.name} '{file.path}'`"
+    else:
+        remedy = _again(table, part)
+    return Damage(table.table.name, file.path, name, tier, what, remedy)
+
+
+def _intact_version(table: LakeTable, path: str, books: StorageLedger) -> int | None:
+    """The version that a move read the rows of this file from, while its files are all intact."""
+    known = books.files(table.uri)
+    record = known.get(path)
+    if record is None:
+        return None
+    made = [move for move in books.moves_made(table.uri) if move.version == record.version]
+    store = files_of(table.uri)
+    for move in made:
+        before = parts_of(table, table.pin(move.base_version))
+        paths = [p for part in before if part.meets(move.first, move.last, move.owner)
+                 for p in part.paths]  # fmt: skip
+        if paths and all(_intact(store, known.get(p), p) for p in paths):
+            return move.base_version
+    return None
+
+
+def _intact(store: TableFiles, record: FileRecord | None, path: str) -> bool:
+    try:
+        return record is not None and sha256(store, path) == record.sha256
+    except MissingFile:
+        return False
+
+
+def _again(table: LakeTable, part: Part | None) -> str:
+    """How to make the rows anew: the Dagster partitions that hold them."""
+    name = table.table.name
+    if part is None:
+        return f"copy it back from a backup, or materialize {name} again"
+    first, last = part.first, part.last
+    if table.table.cut.startswith("month"):
+        first, last = first.replace(day=1), last.replace(day=1)
+    of = f"|{part.owner}" if part.owner and table.table.by_store else ""
+    keys = f"{first}{of}" if first == last else f"{first}{of}...{last}{of}"
+    if table.table.cut == "group":
+        keys = part.owner or ""
+    return (
+        f"copy it back from a backup, or take it out (`forecast lake drop {name} "
+        f"'{part.paths[0]}'`) and make it again: `forecast backfill run {name} --partitions "
+        f"'{keys}'`"
+    )

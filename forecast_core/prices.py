@@ -32,3 +32,19 @@ def daily_prices(spans: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
         .unique(["item_id", "date"], keep="last", maintain_order=True)
         .select("item_id", "date", "sell_price")
     )
+
+
+def month_pieces(spans: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
+    """`raw_prices` rows cut to `first`..`last` and at month ends: each month stands alone."""
+    start = pl.max_horizontal("date", pl.lit(first))
+    stop = pl.min_horizontal("until", pl.lit(last))
+    months = pl.date_ranges(
+        pl.col("date").dt.month_start().dt.offset_by("1mo"), pl.col("until"), "1mo"
+    )
+    return (
+        spans.with_columns(date=start, until=stop)
+        .filter(pl.col("date") <= pl.col("until"))
+        .with_columns(date=pl.concat_list("date", months))
+        .explode("date")
+        .with_columns(until=pl.min_horizontal("until", pl.col("date").dt.month_end()))
+    )

@@ -10,6 +10,7 @@ ledgers and budgets are apart by construction.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -132,6 +133,22 @@ class DataSpan:
     first: date
     last: date
     as_of: date
+
+
+def with_environment(text: str) -> str:
+    """`text` with each `${NAME}` replaced by that variable: secrets stay out of files.
+
+    Raises:
+        SettingsError: a variable that is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise SettingsError(f"{text!r} needs the variable {match[1]}; set it")
+        return found
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def _root(text: str) -> str:

@@ -1,0 +1,247 @@
+"""Sales as a mapping says, a store at a time: the `Source` of anyone's own tables.
+
+Belongs here: the protocol's answers from the staged runs. Does not: staging
+(`resources.source_stage`) or how spans of prices are laid out (`forecast_core.known_ahead`).
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import polars as pl
+
+from forecast_core.frequency import Frequency
+from forecast_core.known_ahead import AHEAD_DAYS, KnownAhead, price_rows
+from forecast_core.mapping import IDS, MappingError, Policy, SourceMapping
+from forecast_core.mapping_rows import calendar_dates
+from forecast_core.prices import month_pieces
+from forecast_core.schema import TABLES
+from forecast_core.source_error import SourceError
+from forecast_core.source_span import body
+from resources.policies import PolicyError, load_policy
+from resources.source_files import whole
+from resources.source_stage import Manifest, Progress, rows_of, staged
+
+
+def read_mapping(path: Path) -> SourceMapping:
+    """A mapping file.
+
+    Raises:
+        MappingError: no such file, no YAML, or what is wrong in it, by its place.
+    """
+    if not path.is_file():
+        raise MappingError(
+            f"{path}: there is no such mapping; `forecast source init FILES...` writes one"
+        )
+    try:
+        return load_policy(path, SourceMapping.parse)
+    except PolicyError as error:
+        raise MappingError(str(error)) from error
+
+
+class MappedSource:
+    """The tables that a mapping names. They are staged when first asked for, and again when one
+    of them changed; `root` is where."""
+
+    def __init__(
+        self, path: Path, root: Path, progress: Progress | None = None, fresh: bool = False
+    ) -> None:
+        self.path, self.root = path, root
+        self.name = path.stem
+        self.mapping = read_mapping(path)
+        self._progress, self._fresh = progress, fresh
+        self._held = lru_cache(maxsize=1)(self._read)
+
+    @property
+    def frequency(self) -> Frequency:
+        """How often the data speaks."""
+        return self.mapping.how_often
+
+    @property
+    def policy(self) -> Policy:
+        """What becomes of gaps, returns and duplicates."""
+        return self.mapping.policy
+
+    @cached_property
+    def stage(self) -> Path:
+        """The folder of the staged runs.
+
+        Raises:
+            SourceError: a file that cannot be used as it stands.
+        """
+        return staged(
+            self.mapping, self.path.parent, self.root, self._progress, self._fresh
+        )
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What was read."""
+        return Manifest.read(self.stage)
+
+    def stores(self) -> tuple[str, ...]:
+        """Every store, sorted."""
+        return self.manifest.stores
+
+    @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
+    def span(self) -> tuple[date, date]:
+        """The first and the last day with sales; days far from all others are mistakes.
+
+        Raises:
+            SourceError: no row has a day and units.
+        """
+        counted = {date.fromisoformat(day): rows for day, rows in self.manifest.days.items()}
+        wanted = self.mapping.first, self.mapping.last
+        found = body(counted, *wanted)
+        if found is None:
+            raise SourceError(
+                self.manifest.files[0].name,
+                None,
+                "no row has both a date that can be read and units",
+                f"Correct sales.date and sales.units in {self.path}",
+            )
+        return found
+
+    def series(self) -> pl.DataFrame:
+        """Every series of the sales: the five attributes."""
+        return pl.read_parquet(self.stage / "series.parquet").select(IDS)
+
+    def sales(self, store_id: str, first: date, last: date) -> pl.DataFrame:
+        """raw_sales of one store, with source_file, refused and raw_text beside the declared.
+
+        A row must belong to a day and a store to be filed: one without is filed under the first
+        of either, with what is wrong with it.
+        """
+        rows = self._held(store_id)
+        rows = rows.drop(
+            [c for c in rows.columns if c in ("sell_price", "closed") or c.startswith("x_")]
+        )
+        begin, end = self.span()
+        whole = first <= begin and end <= last
+        return rows if whole else rows.filter(pl.col("date").is_between(first, last))
+
+    def prices(self, store_id: str, first: date, last: date) -> pl.DataFrame:
+        """raw_prices of one store with the covariates known ahead, cut at month ends.
+
+        Without prices every unit is worth 1, from an item's first sale on.
+        """
+        spans = self._spans(store_id)
+        return month_pieces(spans, first, last).sort("item_id", "date", "source_row")
+
+    def inventory(self, store_id: str, first: date, last: date) -> pl.DataFrame:
+        """raw_inventory: a mapping names no stock."""
+        return TABLES["raw_inventory"].schema.to_frame()
+
+    def calendar(self) -> pl.DataFrame:
+        """raw_calendar: the mapping's, or the bare days of the span and a year more."""
+        calendar = self.mapping.calendar
+        table = TABLES["raw_calendar"]
+        if calendar is None:
+            first, last = self.span()
+            days = pl.date_range(first, last.replace(year=last.year + 1, day=1), eager=True)
+            blank = {name: pl.lit(None, pl.String) for name in list(table.columns)[1:]}
+            return pl.DataFrame({"date": days}).with_columns(**blank)
+        text = whole(calendar, self.path.parent, [calendar.date.column])
+        events = {}
+        for name in list(table.columns)[1:]:
+            spec = getattr(calendar, name)
+            events[name] = (
+                pl.lit(None, pl.String) if spec is None or not spec.names else pl.col(spec.names[0])
+            )
+        flags = {name: pl.col(name).cast(pl.Int8, strict=False).fill_null(0) for name in calendar.flags}
+        return table.conform(
+            text.with_columns(**events, **flags)
+            .with_columns(calendar_dates(text, calendar).alias("date"))
+            .select(*table.columns, *calendar.flags)
+            .sort("date")
+        )
+
+    def _code(self, store_id: str) -> int:
+        if store_id not in self.stores():
+            raise SourceError(
+                str(self.path),
+                None,
+                f"there is no store {store_id!r}",
+                f"Ask for one of {', '.join(self.stores()[:10])}",
+            )
+        codes = json.loads((self.stage / "stores.json").read_text())
+        return int(codes[store_id])
+
+    def _read(self, store_id: str) -> pl.DataFrame:
+        """All rows of a store as raw_sales and what else the sales table tells."""
+        first, last = self.span()
+        alone = store_id == self.stores()[0]
+        rows = rows_of(self.stage, "sales", [self._code(store_id), *([None] if alone else [])])
+        series = pl.read_parquet(self.stage / "series.parquet")
+        rank = series["item_id"].rank("dense").fill_null(0).alias("rank")
+        ordered = pl.DataFrame([rank[rows["series"]], rows["date"], rows["file"], rows["source_row"]])
+        if not _sorted(ordered):
+            rows = rows[ordered.select(pl.arg_sort_by(*ordered.columns)).to_series()]
+        files = pl.Series(self.manifest.names, dtype=pl.String)
+        rows = rows.with_columns(
+            *(series[name][rows["series"]].alias(name) for name in IDS),
+            files[rows["file"]].alias("source_file"),
+        ).drop("series", "store", "file")
+        early, late = pl.col("date") < first, pl.col("date") > last
+        note = pl.when(late).then(pl.lit("future_date")).when(early).then(pl.lit("early_date"))
+        said = pl.format("{} is outside {} to {}", "date", pl.lit(first), pl.lit(last))
+        astray = (early | late).fill_null(False)
+        absent = pl.any_horizontal(pl.col("date", "store_id").is_null())
+        if rows.select((astray | absent).any()).item():
+            # A key that is missing stays missing in `defect`; the row is filed all the same.
+            lacking = pl.when(pl.col("date").is_null()).then(pl.lit("it has no date"))
+            lacking = lacking.otherwise(pl.lit("it names no store"))
+            rows = rows.with_columns(
+                refused=pl.coalesce(
+                    "refused", note, pl.when(absent).then(pl.lit("missing_key"))
+                ),
+                defect=pl.coalesce("defect", pl.when(astray).then(said), pl.when(absent).then(lacking)),
+                date=pl.when(late).then(pl.lit(last)).otherwise(
+                    pl.when(early).then(pl.lit(first)).otherwise("date")
+                ).fill_null(first),
+                store_id=pl.col("store_id").fill_null(store_id),
+            )
+        extras = [c for c in rows.columns if c not in TABLES["raw_sales"].columns]
+        return rows.select(*TABLES["raw_sales"].columns, *extras)
+
+    @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
+    def _spans(self, store_id: str) -> pl.DataFrame:
+        first, last = self.span()
+        code = self._code(store_id)
+        sales = self._held(store_id)
+        given = None
+        if self.mapping.prices is not None:
+            given = rows_of(self.stage, "prices", [code, None])
+        known = [
+            rows_of(self.stage, f"known_{at}", [code, None])
+            for at in range(len(self.mapping.known))
+        ]
+        return price_rows(
+            KnownAhead(
+                sales=sales,
+                prices=given,
+                exact=self.mapping.prices is not None
+                and self.mapping.prices.date.calendar is not None,
+                known=known,
+                covariates=self.mapping.covariates,
+                policy=self.mapping.policy,
+                frequency=self.frequency,
+            ),
+            store_id,
+            first,
+            last,
+        )
+
+
+def _sorted(keys: pl.DataFrame) -> bool:
+    """Whether rows stand in the order of their columns, the first the most significant."""
+    after = pl.lit(True)
+    for name in reversed(keys.columns):
+        now, before = pl.col(name), pl.col(name).shift(1)
+        after = (now > before) | (now.eq_missing(before) & after)
+    return bool(keys.select(after.fill_null(True).slice(1).all()).item())
+
+
+__all__ = ["AHEAD_DAYS", "MappedSource", "read_mapping"]

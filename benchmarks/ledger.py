@@ -51,8 +51,8 @@ def _compared(arguments: list[str], scale: dict[str, str]) -> dict[str, float | 
     from resources.ledger import Ledger
 
     with tempfile.TemporaryDirectory(prefix="ledger") as folder:
-        env = _installation(Path(folder), scale)
-        outside = _timed([_program("forecast"), *arguments], env, Path(folder))
+        env = installation(Path(folder), scale)
+        outside = timed([_program("forecast"), *arguments], env, Path(folder))
         ledger = Ledger(f"sqlite:///{folder}/data/dev/ledger.db")
         steps, total = ledger.settlements(), summary(ledger.charges())
         booked = {name: _cpu(steps, name) for name in ("workload", "overhead")}
@@ -92,9 +92,9 @@ def _overhead(pairs: int) -> dict[str, float | int | str]:
         cpu = {}
         for metering in ("on", "off") if index % 2 else ("off", "on"):
             with tempfile.TemporaryDirectory(prefix="ledger") as folder:
-                env = _installation(Path(folder), SMALL)
+                env = installation(Path(folder), SMALL)
                 command = [sys.executable, "-m", "benchmarks._metered_run", metering]
-                cpu[metering] = _timed(command, env, ROOT).cpu_s
+                cpu[metering] = timed(command, env, ROOT).cpu_s
         shares.append(100 * (cpu["on"] - cpu["off"]) / cpu["off"])
     return {
         "pairs": pairs,
@@ -106,7 +106,7 @@ def _overhead(pairs: int) -> dict[str, float | int | str]:
     }
 
 
-def _installation(folder: Path, scale: dict[str, str]) -> dict[str, str]:
+def installation(folder: Path, scale: dict[str, str]) -> dict[str, str]:
     home = folder / "dagster"
     home.mkdir()
     shutil.copy(ROOT / "dagster.yaml", home)
@@ -128,7 +128,7 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _timed(command: list[str], env: dict[str, str], folder: Path) -> Outside:
+def timed(command: list[str], env: dict[str, str], folder: Path) -> Outside:
     """Run a command and take the kernel's account of it and of all it waited for."""
     began = time.monotonic()
     log = folder / "run.log" if folder != ROOT else None

@@ -25,8 +25,10 @@ from forecast_core.cells import Cells
 from forecast_core.rungs import gbm, statistical
 from forecast_core.schema import TABLES
 from forecast_core.segments import SegmentPolicy
+from forecast_core.settlement import Share
 from resources import DataSpan, Settings
-from resources.meter import metered
+from resources.meter import Meter, metered
+from resources.meter_share import Laps
 from resources.table_view import TableView
 
 SALES = ["item_id", "date", "units", "sell_price", "on_sale"]
@@ -53,42 +55,48 @@ def forecasters(
     span: dg.ResourceParam[DataSpan],
     settings: dg.ResourceParam[Settings],
     segment_policy: dg.ResourceParam[SegmentPolicy],
+    meter: dg.ResourceParam[Meter],
 ) -> pl.DataFrame:
     """A fitted forecaster for each segment group, as text: the rung its policy gives it."""
     cutoff = span.as_of
     segments = demand_segments.latest(cutoff)
-    fitted = {}
-    for name in context.partition_keys:
+    laps = Laps(meter, context, "fit_seconds")
+
+    def fit(name: str, members: pl.DataFrame) -> gbm.Fitted:
         if name == ALIGNMENT:
-            fitted[name] = _shapes(cleaned_sales, raw_calendar, segments, cutoff)
-            continue
+            return _shapes(cleaned_sales, raw_calendar, segments, cutoff)
         if name == SPREAD:
             past = past_of(cleaned_sales, feature_sales, raw_calendar)
-            fitted[name] = _spread(past, segments, cutoff, settings.horizon, segment_policy)
-            continue
+            return _spread(past, segments, cutoff, settings.horizon, segment_policy)
         group = segment_policy.group(name)
-        members = segments.filter(segment_group=name)
         if group.rung == "gbm" and not members.is_empty():
             spec = gbm.GbmSpec.of_size(group.features, members.height)
-            fitted[name] = _shared(
+            return _shared(
                 members, feature_sales, cleaned_sales, raw_calendar, cutoff, settings.horizon, spec
             )
-        elif group.rung == "statistical":
-            fitted[name] = _chosen(members, cleaned_sales, cutoff)
-        else:
-            fitted[name] = gbm.Fitted(b'{"kind": "floor"}', {"series": float(members.height)})
-        context.log.info(f"{name}: {members.height} item-stores, {fitted[name].drivers}")
-    rows = [
-        {
-            "segment_group": name,
-            "trained_to": cutoff,
-            "version": f"{cutoff:%Y%m%d}-{hashlib.sha256(one.artefact).hexdigest()[:8]}",
-            "rung": name if name in (ALIGNMENT, SPREAD) else segment_policy.group(name).rung,
-            "artefact": one.artefact,
-            "drivers": json.dumps(one.drivers),
-        }
-        for name, one in fitted.items()
-    ]
+        if group.rung == "statistical":
+            return _chosen(members, cleaned_sales, cutoff)
+        return gbm.Fitted(b'{"kind": "floor"}', {"series": float(members.height)})
+
+    rows = []
+    for name in context.partition_keys:
+        for_all = name in (ALIGNMENT, SPREAD)
+        members = segments if for_all else segments.filter(segment_group=name)
+        one = fit(name, members)
+        rung = name if for_all else segment_policy.group(name).rung
+        version = f"{cutoff:%Y%m%d}-{hashlib.sha256(one.artefact).hexdigest()[:8]}"
+        laps.lap(Share(rung, version, name, series=members.height))
+        context.log.info(f"{name}: {members.height} item-stores, {one.drivers}")
+        rows.append(
+            {
+                "segment_group": name,
+                "trained_to": cutoff,
+                "version": version,
+                "rung": rung,
+                "artefact": one.artefact,
+                "drivers": json.dumps(one.drivers),
+            }
+        )
     return pl.DataFrame(rows, schema=TABLES["forecasters"].schema)
 
 

@@ -30,13 +30,16 @@ from forecast_core.rungs import floor, gbm, statistical
 from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
 from forecast_core.segments import Rung, SegmentPolicy
+from forecast_core.settlement import Share
 from resources import Settings
-from resources.meter import metered
+from resources.meter import Meter, metered
+from resources.meter_share import Laps
 from resources.partition_keys import decode
 from resources.table_view import TableView
 
 SALES = ["item_id", "date", "units", "on_sale"]
 TOTALS = ["date", "store_id", "state_id", "dept_id", "units"]
+UPGRADES = ("gbm", "statistical")
 FLOOR_REASON = "floor: published before any upgrade"
 
 
@@ -110,9 +113,11 @@ def prediction_daily(
     raw_calendar: pl.DataFrame,
     settings: dg.ResourceParam[Settings],
     segment_policy: dg.ResourceParam[SegmentPolicy],
+    meter: dg.ResourceParam[Meter],
 ) -> ByStore:
     """Every item-store's forecast by the rung its segment earns, the floor where that fails."""
     cells = _cells(context)
+    laps = Laps(meter, context, "predict_seconds")
     models: dict[bytes, gbm.Model] = {}  # read once, used for every store
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
@@ -123,7 +128,10 @@ def prediction_daily(
         better: dict[Rung, pl.DataFrame] = {}
         shapes: alignment.Shapes | None = None
         spreads: Spreads | None = None
-        for row in forecasters.latest(cutoff, by=["segment_group"]).iter_rows(named=True):
+        latest = forecasters.latest(cutoff, by=["segment_group"])
+        shares = _shares(segments, latest, store_id)
+        laps.lap(*shares.values())
+        for row in latest.iter_rows(named=True):
             if row["rung"] == ALIGNMENT:
                 shapes = alignment.Shapes.from_bytes(row["artefact"])
                 continue
@@ -135,7 +143,9 @@ def prediction_daily(
                 continue
             if row["rung"] == "gbm":
                 artefact = row["artefact"]
-                model = models.setdefault(artefact, gbm.Model(artefact))
+                if artefact not in models:
+                    models[artefact] = gbm.Model(artefact)
+                model = models[artefact]
                 prices = daily_prices(raw_prices.frame(ahead), ahead.first, ahead.last)
                 rows = model.predict(
                     feature_sales.frame(today), prices, members, raw_calendar, cutoff, horizon
@@ -149,6 +159,7 @@ def prediction_daily(
             reach = segment_policy.group(row["segment_group"]).horizon or horizon
             rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=reach))
             better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
+            laps.lap(shares[row["segment_group"]])
         rows = upgraded(_explained(base, segments), better)
         if shapes is not None:
             recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)
@@ -156,9 +167,12 @@ def prediction_daily(
             level = alignment.levels(totals, shapes, raw_calendar, cutoff, horizon)
             departments = segments.select("item_id", "store_id", "dept_id")
             rows = alignment.align(rows, departments, shapes, raw_calendar, level)
-        return _spread_out(rows, segments, spreads, segment_policy)
+        rows = _spread_out(rows, segments, spreads, segment_policy)
+        laps.lap(*shares.values())
+        return rows
 
     def of_store(store_id: str) -> pl.DataFrame:
+        laps.start()
         base = prediction_floor.load(store_id)
         return pl.concat(
             of_cutoff(store_id, cutoff, base.filter(cutoff=cutoff))
@@ -166,6 +180,21 @@ def prediction_daily(
         )
 
     return ByStore(cells.stores or (), of_store)
+
+
+def _shares(segments: pl.DataFrame, forecasters: pl.DataFrame, store_id: str) -> dict[str, Share]:
+    """Who pays for each segment group of a store: its forecaster and version, the floor without."""
+    versions = {
+        group: (rung, version)
+        for group, rung, version in forecasters.select(
+            "segment_group", "rung", "version"
+        ).iter_rows()
+        if rung in UPGRADES
+    }
+    return {
+        group: Share(*versions.get(group, ("floor", None)), group, store_id, members)
+        for group, members in segments.group_by("segment_group").len().iter_rows()
+    }
 
 
 def _explained(base: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:

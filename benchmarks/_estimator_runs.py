@@ -1,0 +1,87 @@
+"""Nights, backfills and retrains on generated data, for `estimator`: real runs, one ledger.
+
+`python -m benchmarks._estimator_runs NIGHTS SEED`: the installation comes from the environment.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forecast_assets.batch import Cycle, Stage
+
+KNOWN_DAYS = 60  # nights begin this many days before the data ends
+BACKFILL_DAYS, RETRAIN_EVERY, BACKFILL_EVERY = (2, 3, 4, 6, 8), 5, 2
+
+
+def nights(cycle: Cycle, count: int, rng: random.Random) -> Iterator[Stage]:
+    """The runs of `count` nights from the cycle's cutoff on, with odd jobs of many sizes."""
+    from dataclasses import replace
+
+    for night in range(count):
+        cutoff = cycle.cutoff + timedelta(days=night)
+        tonight = replace(cycle, cutoff=cutoff)
+        yield from tonight.refreshing()
+        yield from tonight.forecasting()
+        if night % BACKFILL_EVERY == 0:
+            yield from _backfill(cutoff, cycle.stores, rng)
+        if night % RETRAIN_EVERY == 0:
+            yield _retrain(cycle.groups, rng)
+
+
+def _backfill(last: date, stores: Sequence[str], rng: random.Random) -> Iterator[Stage]:
+    from forecast_assets.batch import Stage
+
+    first = last - timedelta(days=rng.choice(BACKFILL_DAYS) - 1)
+    upto = rng.choice(stores)
+    for asset in ("prediction_floor", "prediction_daily"):
+        yield Stage("backfill", (asset,), f"{first}|{stores[0]}", f"{last}|{upto}")
+
+
+def _retrain(groups: Sequence[str], rng: random.Random) -> Stage:
+    from forecast_assets.batch import Stage
+
+    first = rng.randrange(len(groups))
+    return Stage(
+        "retrain", ("forecasters",), groups[first], groups[rng.randrange(first, len(groups))]
+    )
+
+
+def main(count: int, seed: int) -> None:
+    """Land and train once, then run the nights."""
+    from dataclasses import replace
+
+    import dagster as dg
+
+    from resources import Settings
+    from resources.wiring import data_span, source_of
+
+    settings = Settings.from_environment()
+    last = data_span(settings).last
+    settings = replace(settings, as_of=last - timedelta(days=KNOWN_DAYS))
+    settings.adopt()
+    from forecast_assets.batch import Cycle, register_stores, run_stages
+    from forecast_assets.definitions import build_defs
+    from forecast_assets.partitions import SEGMENT_GROUPS
+    from forecast_core.rungs.gbm import TRAINING_DAYS
+
+    span, groups = data_span(settings), tuple(SEGMENT_GROUPS.get_partition_keys())
+    with dg.DagsterInstance.get() as instance:
+        stores = register_stores(instance, source_of(settings).stores())
+        cycle = Cycle(
+            span.first, span.last, span.as_of, stores, groups, TRAINING_DAYS, settings.horizon
+        )
+        # What the cutoffs to come have known by then, so that a night in the past can be replayed.
+        whole = replace(cycle, cutoff=span.last)
+        stages = [*cycle.landing(), *cycle.training(), *whole.refreshing()]
+        stages += nights(cycle, count, random.Random(seed))
+        for _ in run_stages(build_defs(settings), instance, stages):
+            pass
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

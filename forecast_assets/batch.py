@@ -86,6 +86,15 @@ class Cycle:
             "every level, and the score", ("prediction_reconciled", "eval_accuracy"), day, day
         )
 
+    def backtesting(self, windows: int) -> Iterator[Stage]:
+        """Earlier origins to learn from, then every rung at past cutoffs, and the levers."""
+        back = self.feature_days + (windows + 1) * self.horizon
+        since = max(self.first, self.cutoff - timedelta(days=back))
+        day = self.cutoff.isoformat()
+        yield Stage("build earlier features", ("feature_sales",), *self._months(since, self.cutoff))
+        yield Stage("backtest every rung", ("eval_backtest",), day, day)
+        yield Stage("backtest the levers", ("eval_levers",), day, day)
+
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""
         yield Stage("charge storage, keep the books", ("cost_storage", "cost_ledger", "cost_steps"))

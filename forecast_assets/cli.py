@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("demo")(run.demo)
 app.command("m5")(run.m5)
+app.command("backtest")(run.backtest)
 for name, commands in (
     ("admission", admission.admission_app),
     ("budget", admission.budget_app),

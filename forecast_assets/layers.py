@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from forecast_assets.assets import (
+    backtests,
     cleaned,
     evaluation,
     features,
@@ -68,6 +69,7 @@ LAYERS: Mapping[str, Layer] = {
         "monitoring",
         automation=dg.AutomationCondition.eager(),
     ),
+    "backtests": Layer((backtests,), "team:forecasting", "experiments"),
 }
 
 

@@ -264,6 +264,48 @@ _ALL = (
         sort=("level", "forecaster"),
         open_ended=True,
     ),
+    Table(
+        "eval_backtest",
+        {
+            "as_of": pl.Date,
+            "cutoff": pl.Date,
+            "scope": pl.String,  # level or segment
+            "name": pl.String,
+            "forecaster": pl.String,
+            "series": pl.Int64,
+            "units": pl.Float64,
+            "wape": pl.Float64,
+            "bias": pl.Float64,
+            "wrmsse": pl.Float64,
+            "scaled_pinball": pl.Float64,
+            "coverage80": pl.Float64,
+            "fva_wape": pl.Float64,
+            "error_avoided": pl.Float64,
+            "cpu_s": pl.Float64,
+            "usd": pl.Float64,
+        },
+        key=("as_of", "cutoff", "scope", "name", "forecaster"),
+        cut="cutoff",
+        date_column="as_of",
+        sort=("scope", "name", "forecaster"),
+    ),
+    Table(
+        "eval_levers",
+        {
+            "as_of": pl.Date,
+            "group": pl.String,
+            "lever": pl.String,
+            "level": pl.Int64,
+            "fold": pl.Int64,
+            "cost": pl.Float64,
+            "error": pl.Float64,
+            "value": pl.Float64,
+        },
+        key=("as_of", "group", "lever", "level", "fold"),
+        cut="cutoff",
+        date_column="as_of",
+        sort=("group", "lever", "level"),
+    ),
 )
 
 TABLES: Mapping[str, Table] = {table.name: table for table in _ALL}

@@ -7,7 +7,7 @@ forecasting. Everything heavy is imported when a command runs.
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from resources import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-    from forecast_assets.batch import Stage
+    from forecast_assets.batch import Cycle, Stage
 
 Cutoff = Annotated[str, typer.Option(help="Last day known to the forecast, YYYY-MM-DD.")]
 Horizon = Annotated[int, typer.Option(min=1, help="Days ahead.")]
@@ -38,6 +38,20 @@ def run_cycle(
 ) -> list[str]:
     """Land, train and forecast at `settings.as_of`, with progress; the run ids."""
     settings.adopt()  # before the code location is imported
+
+    def stages(cycle: "Cycle") -> Iterator["Stage"]:
+        if land:
+            yield from cycle.landing()
+        yield from cycle.training() if train else cycle.refreshing()
+        yield from cycle.forecasting()
+        if books:
+            yield from cycle.books()
+
+    return _run_stages(settings, stages)
+
+
+def _run_stages(settings: Settings, stages: "Callable[[Cycle], Iterable[Stage]]") -> list[str]:
+    """Run what `stages` names of a cycle at `settings.as_of`; the run ids."""
     import dagster as dg
 
     from forecast_assets.batch import Cycle, register_stores
@@ -59,15 +73,9 @@ def run_cycle(
             TRAINING_DAYS,
             settings.horizon,
         )
-        stages = [
-            *(cycle.landing() if land else ()),
-            *(cycle.training() if train else cycle.refreshing()),
-            *cycle.forecasting(),
-            *(cycle.books() if books else ()),
-        ]
         # One cycle in the ledger: what landing, training and forecasting cost together.
         tags = {CYCLE: f"{span.as_of}-{uuid.uuid4().hex[:8]}"}
-        return _with_progress(build_defs(settings), instance, stages, tags)
+        return _with_progress(build_defs(settings), instance, list(stages(cycle)), tags)
 
 
 def _with_progress(
@@ -153,6 +161,19 @@ def m5(
     write_official(settings, out)
     report(settings, runs, time.monotonic() - began, scored=settings.as_of)
     typer.echo(f"Forecast written to {out}")
+
+
+def backtest(
+    cutoff: Annotated[str | None, typer.Option(help="Default: the last day of the data.")] = None,
+) -> None:
+    """Every rung at past cutoffs beside its cost, and the levers: what was landed is read."""
+    settings = Settings.from_environment()
+    settings = replace(settings, as_of=_day(cutoff) if cutoff else settings.as_of)
+    settings.adopt()
+    from forecast_assets.assets.backtests import WINDOWS
+
+    runs = _run_stages(settings, lambda cycle: cycle.backtesting(WINDOWS))
+    typer.echo(f"{len(runs)} runs; next: `forecast levers propose --save 20%`")
 
 
 def write_official(settings: Settings, out: Path) -> None:

@@ -1,0 +1,149 @@
+"""The contest of rungs and its frontier: scores that add up, costs that are shared out whole."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+import yaml
+
+from forecast_core import backtest, frontier, frontier_plot, levers
+from forecast_core.accuracy import scales
+from forecast_core.backtest import Past
+from forecast_core.clean import clean
+from forecast_core.contest import GOVERNED, Contest, Setup, contest
+from forecast_core.generate import DemoSpec
+from forecast_core.hierarchy import Hierarchy
+from forecast_core.rungs import origin_features
+from forecast_core.rungs.gbm import LEVELS, GbmSpec
+from forecast_core.segments import SegmentPolicy
+from resources.sources import DemoSource
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = DemoSpec(series=40, stores=2, days=400)
+HORIZON = 14
+USD = 0.5
+
+
+@pytest.fixture(scope="module")
+def policy() -> SegmentPolicy:
+    return SegmentPolicy.parse(yaml.safe_load((ROOT / "policies" / "segments.yaml").read_text()))
+
+
+@pytest.fixture(scope="module")
+def past() -> Past:
+    source = DemoSource(SPEC)
+    sales, features = {}, {}
+    for store in source.stores():
+        raw = (
+            source.sales(store, SPEC.first, SPEC.last),
+            source.prices(store, SPEC.first, SPEC.last),
+        )
+        sales[store] = clean(*raw).kept
+        days = origin_features.origin_days(SPEC.first + timedelta(days=60), SPEC.last)
+        features[store] = origin_features.build(sales[store], days)
+    return Past.of_frames(sales, features, source.calendar())
+
+
+@pytest.fixture(scope="module")
+def held(past: Past, policy: SegmentPolicy) -> Contest:
+    ticks: Iterator[int] = count()  # every timed call takes one second
+    series = pl.concat(past.sales(s, SPEC.first, SPEC.last) for s in SPEC.store_ids)
+    setup = Setup(
+        GbmSpec(threads=1, rounds=20, per_origin=4, min_data_in_leaf=50),
+        features=("full", "reduced"),
+        refit=True,
+        trial_series=5,
+    )
+    windows = backtest.origins(SPEC.last, HORIZON, 3)
+    return contest(
+        past, series.select(LEVELS).unique(), windows, HORIZON, policy, lambda: next(ticks), setup
+    )
+
+
+@pytest.fixture(scope="module")
+def by(past: Past, held: Contest):
+    members = next(iter(held.members.values()))
+    hierarchy = Hierarchy.of(members.select(LEVELS).sort("store_id", "item_id"))
+    return {
+        day: scales(
+            ((s, past.sales(s, SPEC.first, day)) for s in SPEC.store_ids),
+            hierarchy,
+            SPEC.first,
+            day,
+        )
+        for day in held.members
+    }
+
+
+def test_segments_add_up_to_all_series_and_costs_to_the_whole(past, held, by) -> None:
+    scored = frontier.by_segment(past, held, by, USD)
+    for run in held.runs:
+        mine = scored.filter(cutoff=run.cutoff, forecaster=run.forecaster)
+        pairs = backtest.sold(past, run.rows).drop_nulls("units")
+        assert mine["series"].sum() == pairs.select("item_id", "store_id").n_unique()
+        assert mine["units"].sum() == pytest.approx(pairs["units"].sum())
+        absolute = (mine["wape"].fill_null(0) * mine["units"]).sum()
+        sold = pairs.join(mine_units(pairs, held, run), on=["item_id", "store_id"], how="semi")
+        assert absolute == pytest.approx((sold["mean"] - sold["units"]).abs().sum())
+        assert mine["cpu_s"].sum() == pytest.approx(run.fit_s + run.predict_s)
+    assert (scored["usd"] - scored["cpu_s"] * USD).abs().max() < 1e-9
+
+
+def mine_units(pairs: pl.DataFrame, held: Contest, run) -> pl.DataFrame:
+    """The series of segments in which anything was sold: others have no WAPE."""
+    labels = held.members[run.cutoff].select("item_id", "store_id", "segment")
+    told = pairs.join(labels, on=["item_id", "store_id"])
+    return told.filter(pl.col("units").sum().over("segment") > 0).select("item_id", "store_id")
+
+
+def test_levels_and_segments_agree_on_the_item_stores(past, held, by) -> None:
+    levels = frontier.by_level(past, held, by).filter(level="item_id/store_id")
+    scored = frontier.by_segment(past, held, by, USD).drop_nulls("wrmsse")
+    for day in held.members:
+        whole = levels.filter(cutoff=day, forecaster=GOVERNED)["wrmsse"].item()
+        parts = scored.filter(cutoff=day, forecaster=GOVERNED)
+        weighted = (parts["weight"] * parts["wrmsse"]).sum() / parts["weight"].sum()
+        assert weighted == pytest.approx(whole, rel=0.02)  # series without a scale apart
+    later = frontier.by_level(past, held, by).filter(
+        pl.col("cutoff") > min(held.members), forecaster=GOVERNED, level="item_id/store_id"
+    )
+    assert later["scaled_pinball"].is_finite().all()
+    assert later["coverage80"].is_between(0.6, 1.0).all()
+
+
+def test_the_efficient_are_neither_dearer_nor_worse(past, held, by) -> None:
+    table = frontier.frontier(frontier.by_segment(past, held, by, USD))
+    for _, rows in table.group_by("segment"):
+        kept = rows.filter("efficient")
+        assert kept.height
+        for row in kept.drop_nulls("wape").iter_rows(named=True):
+            better = rows.filter(
+                (pl.col("cpu_ms_per_series") < row["cpu_ms_per_series"])
+                & (pl.col("wape") <= row["wape"])
+            )
+            assert better.is_empty()
+    ElementTree.fromstring(frontier_plot.svg(table))
+    ElementTree.fromstring(frontier_plot.svg(table.clear()))
+
+
+def test_the_levers_read_what_the_contest_measured(past, held, policy) -> None:
+    rows = frontier.lever_backtests(past, held, policy, USD)
+    assert set(rows.columns) == set(levers.BACKTEST_COLUMNS)
+    tried = set(rows["lever"].unique()) - {"none"}
+    assert tried == set(levers.LEVERS)
+    options = {(o.lever, o.level): o for o in levers.measure(rows.filter(group="gbm_core"))}
+    assert options["simpler_forecaster", 2].saving > 0  # the floor is cheaper than a model
+    assert options["retrain_less", 1].saving > 0
+    base = rows.filter(level=0, group="gbm_core").sort("fold")
+    run = next(r for r in held.runs if r.forecaster == "gbm" and r.cutoff == min(held.members))
+    group = policy.group("gbm_core")
+    share = (
+        held.members[run.cutoff].filter(segment_group="gbm_core").height
+        / run.rows.select("item_id", "store_id").n_unique()
+    )
+    seconds = run.fit_s * frontier.PERIOD_DAYS / group.retrain_days + 28 * run.predict_s
+    assert base["cost"][0] == pytest.approx(share * seconds * USD)

@@ -110,8 +110,8 @@ class StorageLedger:
         named = [files.c[f.name] for f in fields(FileRecord)]
         query = sa.select(*named).where(files.c.uri == uri, files.c.deleted_at.is_(None))
         with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return {row[0]: FileRecord(*row[:-1], _utc(row[-1])) for row in rows}
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        return {row["path"]: FileRecord(**_dated(row, "recorded_at")) for row in rows}
 
     def deleted(self, uri: str, paths: Sequence[str]) -> None:
         """These files were deleted on purpose."""
@@ -201,7 +201,8 @@ class StorageLedger:
         if uri is not None:
             query = query.where(holds.c.uri == uri)
         with self._engine.connect() as connection:
-            found = [Hold(*row) for row in connection.execute(query.order_by(holds.c.name))]
+            rows = connection.execute(query.order_by(holds.c.name)).mappings()
+            found = [Hold(**dict(row)) for row in rows]
         today = today or datetime.now(UTC).date()
         return [hold for hold in found if hold.in_force(today)]
 
@@ -268,8 +269,8 @@ class StorageLedger:
         if uri is not None:
             query = query.where(moves.c.uri == uri)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by("begun_at")).all()
-        return [MoveRecord(*row[:-1], _utc(row[-1])) for row in rows]
+            rows = connection.execute(query.order_by("begun_at")).mappings()
+            return [MoveRecord(**_dated(dict(row), "begun_at")) for row in rows]
 
     def _set(self, move_id: str, **values: Any) -> None:
         with self._write() as connection:
@@ -292,8 +293,9 @@ class StorageLedger:
 _COUNTED = ("reads", "files", "bytes")
 
 
-def _utc(at: datetime) -> datetime:
-    return at if at.tzinfo else at.replace(tzinfo=UTC)  # SQLite forgets the zone
+def _dated(row: dict[str, Any], column: str) -> dict[str, Any]:
+    at: datetime = row[column]
+    return {**row, column: at if at.tzinfo else at.replace(tzinfo=UTC)}  # SQLite forgets the zone
 
 
 def open_storage_ledger(url: str) -> StorageLedger:

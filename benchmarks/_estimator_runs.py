@@ -18,19 +18,19 @@ KNOWN_DAYS = 60  # nights begin this many days before the data ends
 BACKFILL_DAYS, RETRAIN_EVERY, BACKFILL_EVERY = (2, 3, 4, 6, 8), 5, 2
 
 
-def nights(cycle: Cycle, count: int, rng: random.Random) -> Iterator[Stage]:
+def nights(cycle: Cycle, count: int, rng: random.Random) -> Iterator[tuple[date, list[Stage]]]:
     """The runs of `count` nights from the cycle's cutoff on, with odd jobs of many sizes."""
     from dataclasses import replace
 
     for night in range(count):
         cutoff = cycle.cutoff + timedelta(days=night)
         tonight = replace(cycle, cutoff=cutoff)
-        yield from tonight.refreshing()
-        yield from tonight.forecasting()
+        stages = [*tonight.refreshing(), *tonight.forecasting()]
         if night % BACKFILL_EVERY == 0:
-            yield from _backfill(cutoff, cycle.stores, rng)
+            stages += _backfill(cutoff, cycle.stores, rng)
         if night % RETRAIN_EVERY == 0:
-            yield _retrain(cycle.groups, rng)
+            stages.append(_retrain(cycle.groups, rng))
+        yield cutoff, stages
 
 
 def _backfill(last: date, stores: Sequence[str], rng: random.Random) -> Iterator[Stage]:
@@ -75,12 +75,13 @@ def main(count: int, seed: int) -> None:
         cycle = Cycle(
             span.first, span.last, span.as_of, stores, groups, TRAINING_DAYS, settings.horizon
         )
-        # What the cutoffs to come have known by then, so that a night in the past can be replayed.
-        whole = replace(cycle, cutoff=span.last)
-        stages = [*cycle.landing(), *cycle.training(), *whole.refreshing()]
-        stages += nights(cycle, count, random.Random(seed))
-        for _ in run_stages(build_defs(settings), instance, stages):
-            pass
+        # Backfills look back before the first night: train at its eve, not after it.
+        eve = replace(cycle, cutoff=cycle.cutoff - timedelta(days=max(BACKFILL_DAYS)))
+        first = (eve.cutoff, [*eve.landing(), *eve.training()])
+        for as_of, stages in [first, *nights(cycle, count, random.Random(seed))]:
+            defs = build_defs(replace(settings, as_of=as_of))
+            for _ in run_stages(defs, instance, stages):
+                pass
 
 
 if __name__ == "__main__":

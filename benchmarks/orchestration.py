@@ -1,140 +1,204 @@
-"""What orchestration adds: the graph beside the same functions called one after the other.
+"""What orchestration adds: the graph beside the very bodies of its assets, called one by one.
 
-Both sides land, clean, build features, train, forecast and store the same demo data in the same
-kind of lake; the graph adds Dagster (runs, events, metadata), the meter and the ledger.
+Both sides land, clean, build features, train, forecast and store the same data in the same kind of
+lake, checks included. The direct side takes each asset's function out of its decorators, hands it
+its inputs and writes what it returns; the graph adds Dagster (runs, events, metadata), admission,
+the meter and the ledger. Without `--quick` the data is the whole of M5.
 """
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import polars as pl
 
+from benchmarks import _m5
 from benchmarks._apart import apart
+from benchmarks.m5_cycle import CUTOFF, installation
 
-SCALES = {True: (600, 3, 730), False: (6_000, 10, 1_000)}  # series, stores, days
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from forecast_assets.batch import Cycle, Stage
+    from resources.lake import Lake
 
 
 def run(quick: bool) -> dict[str, float | int | str]:
     """CPU-seconds of both sides, the overhead in percent, and how much there was to orchestrate."""
-    series, stores, days = SCALES[quick]
+    source = {"FORECAST_SOURCE": "demo"}
+    if not quick:
+        source = {
+            "FORECAST_SOURCE": "m5",
+            "M5_DIR": str(_m5.folder()),
+            "FORECAST_AS_OF": CUTOFF.isoformat(),
+        }
     with tempfile.TemporaryDirectory() as scratch:
-        direct = apart(_directly, scratch, series, stores, days)
-        graph = apart(_through_the_graph, scratch, series, stores, days)
-    direct_cpu_s, rows = direct.result
-    graph_cpu_s, graph_rows, partitions, steps = graph.result
-    if rows != graph_rows:
-        raise AssertionError(f"the two sides made different tables: {rows} and {graph_rows} rows")
+        direct = apart(_directly, str(Path(scratch) / "direct"), source)
+        graph = apart(_through_the_graph, str(Path(scratch) / "graph"), source)
+    direct_cpu_s, rows, units = direct.result
+    graph_cpu_s, graph_rows, graph_units, partitions, steps = graph.result
+    if (rows, round(units, 3)) != (graph_rows, round(graph_units, 3)):
+        raise AssertionError(f"two forecasts: {rows, units} direct, {graph_rows, graph_units}")
     return {
         "overhead_pct": 100 * (graph_cpu_s - direct_cpu_s) / direct_cpu_s,
         "graph_cpu_s": graph_cpu_s,
         "direct_cpu_s": direct_cpu_s,
         "partitions": partitions,
         "steps": steps,
-        "series": series,
-        "stores": stores,
-        "days": days,
+        "forecasts": rows,
         "graph_peak_gb": graph.peak_gb,
         "direct_peak_gb": direct.peak_gb,
     }
 
 
-def _directly(scratch: str, series: int, stores: int, days: int) -> tuple[float, int]:
-    """CPU-seconds and forecast rows of the same work without Dagster, meter or ledger."""
-    from forecast_core.cells import Cells
-    from forecast_core.clean import clean
-    from forecast_core.generate import DemoSpec
-    from forecast_core.hierarchy import Hierarchy
-    from forecast_core.prices import daily_prices
-    from forecast_core.reconcile import bottom_up
-    from forecast_core.rungs import floor, gbm, origin_features
-    from forecast_core.rungs.frames import published, upgraded
-    from forecast_core.segments import SegmentPolicy, classify, measure
-    from resources import Settings
-    from resources.lake import Lake
-    from resources.policies import load_policy
-    from resources.sources import DemoSource
-
+def _directly(root: str, source: Mapping[str, str]) -> tuple[float, int, float]:
+    """CPU-seconds, forecasts and units forecast of the bodies without Dagster around them."""
+    os.environ.update({**installation(Path(root)), **source})
     began = time.process_time()
-    source = DemoSource(DemoSpec(series=series, stores=stores, days=days))
-    first, cutoff = source.span()
-    horizon = 28
-    lake = Lake(Path(scratch) / "direct", as_of=cutoff)
-    policy = load_policy(Settings().segment_policy, SegmentPolicy.parse)
-    calendar = source.calendar()
-    names = source.stores()
-    lake.table("raw_calendar").replace(calendar, None)
-    for store in names:
-        cells = Cells(first.replace(day=1), cutoff, (store,))
-        ahead = replace(cells, last=cutoff + timedelta(days=horizon))
-        lake.table("raw_prices").replace(source.prices(store, ahead.first, ahead.last), ahead)
-        lake.table("raw_sales").replace(source.sales(store, first, cutoff), cells)
-        split = clean(
-            lake.table("raw_sales").read(cells).frame.collect(),
-            lake.table("raw_prices").read(cells).frame.collect(),
-        )
-        lake.table("cleaned_sales").replace(split.kept, cells)
-        lake.table("quarantined_sales").replace(split.quarantined, cells, "cold")
-    cleaned = lake.table("cleaned_sales")
-    window = Cells(cutoff, cutoff).back(policy.window_days - 1)
-    measured = [measure(rows, cutoff, policy) for _, rows in cleaned.by_store(window).frames()]
-    segments = classify(pl.concat(measured), cutoff, policy)
-    core = segments.filter(rung="gbm")
-    coding = gbm.Coding.of(calendar, core)
-    spec = gbm.GbmSpec.of_size("full", core.height)
-    parts, today = [], {}
-    since = max(first, cutoff - timedelta(days=gbm.TRAINING_DAYS)).replace(day=1)
-    origins = origin_features.origin_days(since, cutoff, (cutoff,))
-    for store in names:
-        window = Cells(since, cutoff, (store,))
-        history = cleaned.read(window.back(origin_features.HISTORY_DAYS)).frame.collect()
-        features = origin_features.build(history, origins)
-        lake.table("feature_sales").replace(features, window)
-        today[store] = features.filter(date=cutoff)
-        sales = cleaned.read(window).frame.collect()
-        mine = core.filter(store_id=store)
-        parts.append(gbm.examples(features, sales, mine, calendar, coding, cutoff, horizon, spec))
-    model = gbm.Model(gbm.fit(parts, coding, spec).artefact)
-    made = []
-    for store in names:
-        one = Cells(cutoff, cutoff, (store,))
-        items = segments.filter(store_id=store)
-        recent = cleaned.read(one.back(28)).frame.collect()
-        rows = floor.seasonal_mean(recent, items["item_id"].to_list(), cutoff, horizon)
-        base = published(rows, store, cutoff, "floor", None)
-        lake.table("prediction_floor").replace(base, one)
-        ahead = Cells(cutoff + timedelta(days=1), cutoff + timedelta(days=horizon), (store,))
-        spans = lake.table("raw_prices").read(ahead).frame.collect()
-        prices = daily_prices(spans, ahead.first, ahead.last)
-        better = model.predict(
-            today[store], prices, items.filter(rung="gbm"), calendar, cutoff, horizon
-        )
-        daily = upgraded(base, {"gbm": better})
-        lake.table("prediction_daily").replace(daily, one)
-        made.append(daily)
-    forecasts = pl.concat(made)
-    nodes = bottom_up(forecasts, Hierarchy.of(segments))
-    lake.table("prediction_reconciled").replace(nodes, Cells(cutoff, cutoff))
-    return time.process_time() - began, forecasts.height
+    from forecast_assets.batch import Cycle
+    from forecast_assets.definitions import build_defs
+    from forecast_assets.partitions import SEGMENT_GROUPS
+    from forecast_core.rungs.gbm import TRAINING_DAYS
+    from resources import Settings
+    from resources.wiring import build_resources, data_span, lake_of, source_of
 
-
-def _through_the_graph(
-    scratch: str, series: int, stores: int, days: int
-) -> tuple[float, int, int, int]:
-    """CPU-seconds, forecast rows, partitions materialized and steps of the graph."""
-    from benchmarks.m5_cycle import installation
-
-    os.environ.update(installation(Path(scratch) / "graph"))
-    os.environ.update(
-        FORECAST_DEMO_SERIES=str(series),
-        FORECAST_DEMO_STORES=str(stores),
-        FORECAST_DEMO_DAYS=str(days),
+    settings = Settings.from_environment()
+    span, stores = data_span(settings), tuple(source_of(settings).stores())
+    groups = tuple(SEGMENT_GROUPS.get_partition_keys())
+    cycle = Cycle(
+        span.first, span.last, span.as_of, stores, groups, TRAINING_DAYS, settings.horizon
     )
+    lake = lake_of(settings)
+    resources = {**build_resources(settings), "meter": SimpleNamespace(share=lambda *_: None)}
+    graph = build_defs(settings).resolve_asset_graph()
+    bodies = _Bodies(graph, lake, resources, cycle)
+    for stage in _stages(cycle):
+        bodies.work_off(stage)
+    return (time.process_time() - began, *_forecast(lake))
+
+
+def _stages(cycle: Cycle) -> Iterator[Stage]:
+    yield from cycle.landing()
+    yield from cycle.training()
+    yield from cycle.forecasting()
+
+
+class _Bodies:
+    """Calls the functions behind assets and checks as the IO managers would feed them."""
+
+    def __init__(self, graph: Any, lake: Lake, resources: Mapping[str, Any], cycle: Cycle) -> None:
+        self.graph, self.lake, self.resources, self.cycle = graph, lake, resources, cycle
+
+    def work_off(self, stage: Stage) -> None:
+        """Every asset of the stage in the order of the graph, its checks behind it."""
+        import dagster as dg
+
+        wanted = {dg.AssetKey(name) for name in stage.assets}
+        keys = self._partition_keys(stage)
+        done: set[int] = set()
+        for key in (k for k in self.graph.toposorted_asset_keys if k in wanted):
+            assets_def = self.graph.get(key).assets_def
+            if id(assets_def) not in done:
+                done.add(id(assets_def))
+                self._materialize(assets_def, keys)
+            for check in self.graph.get_check_keys_for_assets([key]):
+                self._call(self.graph.get(check).assets_def, self._context(keys))
+
+    def _materialize(self, assets_def: dg.AssetsDefinition, keys: Sequence[str]) -> None:
+        from resources.delta_io import TieredDeltaIOManager
+
+        made = self._call(assets_def, self._context(keys))
+        values = made if isinstance(made, tuple) else (made,)
+        for (name, output), value in zip(
+            assets_def.node_def.output_dict.items(), values, strict=True
+        ):
+            table = self.lake.table(assets_def.keys_by_output_name[name].path[-1])
+            manager = self.resources[output.io_manager_key]
+            assert isinstance(manager, TieredDeltaIOManager)
+            for rows, _ in manager.write(table, getattr(value, "value", value), keys):
+                del rows
+
+    def _call(self, of: dg.AssetsDefinition, context: Any) -> Any:
+        compute: Any = of.op.compute_fn
+        body = inspect.unwrap(compute.decorated_fn)
+        hints = get_type_hints(body)
+        given: dict[str, Any] = {}
+        for name in inspect.signature(body).parameters:
+            if name == "context":
+                given[name] = context
+            elif name in self.resources:
+                given[name] = self.resources[name]
+            else:
+                given[name] = self._input(name, hints[name], context.partition_keys)
+        return body(**given)
+
+    def _input(self, name: str, wanted: type, keys: Sequence[str]) -> Any:
+        from forecast_core.by_store import ByStore
+        from forecast_core.cells import Cells
+        from forecast_core.schema import Cut
+        from resources.partition_keys import decode
+        from resources.table_view import TableView
+
+        table = self.lake.table(name)
+        if wanted is TableView:
+            return TableView(table, lambda _: None)
+        cells = None
+        if table.table.cut != "none":
+            cut: Cut = "month_store" if table.table.cut == "month_store" else "cutoff_store"
+            spelt = keys if "|" in keys[0] else [f"{k}|{s}" for k in keys for s in self._stores]
+            cells = decode(spelt, cut).cells
+            assert isinstance(cells, Cells)
+        if wanted is ByStore:
+            return table.by_store(cells)
+        return table.read(cells).frame.collect() if table.exists() else table.empty()
+
+    @property
+    def _stores(self) -> tuple[str, ...]:
+        return self.cycle.stores
+
+    def _context(self, keys: Sequence[str]) -> Any:
+        """As much of Dagster's context as the bodies use."""
+        op = SimpleNamespace(
+            has_partition_key_range=bool(keys), has_partition_key=False, partition_keys=keys
+        )
+        return SimpleNamespace(
+            partition_keys=keys,
+            partition_key=keys[0] if keys else None,
+            log=logging.getLogger("direct"),
+            run=SimpleNamespace(tags={}, run_id="direct"),
+            op_execution_context=op,
+        )
+
+    def _partition_keys(self, stage: Stage) -> list[str]:
+        if stage.start is None or stage.end is None:
+            return []
+        if stage.start in self.cycle.groups:
+            return list(self.cycle.groups)
+        (first, bar, _), (last, _, _) = stage.start.partition("|"), stage.end.partition("|")
+        days = _months(date.fromisoformat(first), date.fromisoformat(last))
+        return [f"{day}{bar}{s}" for day in days for s in (self._stores if bar else ("",))]
+
+
+def _months(first: date, last: date) -> list[str]:
+    found = [first]
+    while found[-1] < last:
+        found.append((found[-1].replace(day=1) + timedelta(days=32)).replace(day=1))
+    return [day.isoformat() for day in found]
+
+
+def _through_the_graph(root: str, source: Mapping[str, str]) -> tuple[float, int, float, int, int]:
+    """CPU-seconds, forecasts, units, partitions materialized and steps of the graph."""
+    os.environ.update({**installation(Path(root)), **source})
     began = time.process_time()
     import dagster as dg
 
@@ -143,16 +207,21 @@ def _through_the_graph(
     from resources.wiring import data_span, lake_of
 
     settings = Settings.from_environment()
-    settings = replace(settings, as_of=data_span(settings).last)
+    settings = replace(settings, as_of=data_span(settings).as_of)
     runs = run_cycle(settings, books=False)
     used = time.process_time() - began
     with dg.DagsterInstance.get() as instance:
         events = [event for run in runs for event in instance.all_logs(run)]
     of_type = [e.dagster_event_type for e in events if e.dagster_event_type is not None]
-    rows = lake_of(settings).table("prediction_daily").read().frame.select(pl.len()).collect()
     return (
         used,
-        rows.item(),
+        *_forecast(lake_of(settings)),
         of_type.count(dg.DagsterEventType.ASSET_MATERIALIZATION),
         of_type.count(dg.DagsterEventType.STEP_SUCCESS),
     )
+
+
+def _forecast(lake: Lake) -> tuple[int, float]:
+    rows = lake.table("prediction_daily").read().frame
+    count, units = rows.select(pl.len(), pl.col("mean").sum()).collect().row(0)
+    return int(count), float(units)

@@ -91,16 +91,23 @@ class TieredDeltaIOManager(dg.IOManager):
         keys = _own_keys(context)
         self.meter.opened(context)
         done = _Totals(dict.fromkeys(keys, 0))
-        if obj is not None:
-            table = self.lake.table(context.asset_key.path[-1])
-            for rows, cells, group in _pieces(table.table, obj, decode(keys, table.table.cut)):
-                written = table.replace(rows, cells, self.tier, group)
-                for tier, sent in written.traffic.items():
-                    self.meter.wrote(context, sent.bytes, sent.files, tier)
-                done.add(rows, table.table, written)
-                del rows
+        table = self.lake.table(context.asset_key.path[-1])
+        for rows, written in self.write(table, obj, keys):
+            for tier, sent in written.traffic.items():
+                self.meter.wrote(context, sent.bytes, sent.files, tier)
+            done.add(rows, table.table, written)
+            del rows
         costs = self.meter.settle(context, done.rows, done.series)
         _report(context, keys, done, costs)
+
+    def write(
+        self, table: LakeTable, obj: object, keys: Sequence[str]
+    ) -> Iterator[tuple[pl.DataFrame, Written]]:
+        """Replace the partitions `keys` by `obj` piece by piece; the rows of each, once written."""
+        if obj is None:
+            return
+        for rows, cells, group in _pieces(table.table, obj, decode(keys, table.table.cut)):
+            yield rows, table.replace(rows, cells, self.tier, group)
 
     def load_input(self, context: dg.InputContext) -> object:
         """The upstream rows of the mapped partitions, as the input is annotated."""

@@ -18,8 +18,8 @@ import yaml
 from forecast_assets.sensors_admission import SENSORS
 from forecast_core.admission_policy import Policy
 from resources.admission_store import AdmissionStore
-from resources.coordinator import HOLD, granted_rung
 from resources.escrow import Escrow
+from resources.gate import HOLD, granted
 
 ROOT = Path(os.environ["SCENARIO_ROOT"])
 WORK = {  # asset -> (pipeline, ladder)
@@ -63,7 +63,7 @@ def _asset(name: str, pipeline: str, rungs: list[str]) -> dg.AssetsDefinition:
         if "scenario/items" in tags:
             (ROOT / "items" / context.run.run_id).write_text(tags["scenario/items"])
         (ROOT / "starts" / context.run.run_id).write_text(tags.get(HOLD, "none"))
-        rung = granted_rung(context.run) or "none"
+        rung = granted(context.instance, context.run).rung or "none"
         return dg.MaterializeResult(metadata={"rung": rung})
 
     return work

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from forecast_assets import sensors_ledger
+from forecast_assets import sensors_admission, sensors_ledger
 from forecast_assets.partitions import STORES
 from resources.sources import Source
 
@@ -24,4 +24,8 @@ def new_stores(
     return dg.SensorResult(dynamic_partitions_requests=[STORES.build_add_request(new)])
 
 
-ALL: Sequence[dg.SensorDefinition] = [new_stores, *sensors_ledger.ALL]
+ALL: Sequence[dg.SensorDefinition] = [
+    new_stores,
+    *sensors_ledger.ALL,
+    *sensors_admission.SENSORS,
+]

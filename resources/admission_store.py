@@ -186,9 +186,8 @@ class AdmissionStore:
     def find(self, run_id: str) -> Row | None:
         """Everything known of one run."""
         with self.reading() as connection:
-            return next(
-                iter(_rows(connection, sa.select(runs).where(runs.c.run_id == run_id))), None
-            )
+            row = _one(connection, run_id)
+        return None if row is None else _with_hold(row)
 
     def states(self, run_ids: Sequence[str]) -> dict[str, str]:
         """Run -> state, of those that are known."""
@@ -373,6 +372,11 @@ class AdmissionStore:
         """The holder lives: keep its money until then."""
         update = sa.update(runs).where(runs.c.run_id == run_id, runs.c.state == "admitted")
         connection.execute(update.values(expires=expires))
+
+    def rehold(self, connection: sa.Connection, run_id: str, quote: Quote) -> None:
+        """An admitted run holds another sum from now on."""
+        update = sa.update(runs).where(runs.c.run_id == run_id, runs.c.state == "admitted")
+        connection.execute(update.values(quote=canonical(quote_to_json(quote))))
 
     # ---- facts -----------------------------------------------------------------
 

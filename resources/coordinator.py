@@ -1,7 +1,8 @@
-"""The live host of admission: the run queue, its hold, and the gate of runs that pass no queue.
+"""The live host of admission: the run queue and its hold.
 
-Belongs here: the run coordinator named in `dagster.yaml`, what it writes on runs, the gate. Does
-not: rules, money (`escrow`), the sensors that ask again (`forecast_assets.sensors_admission`).
+Belongs here: the run coordinator named in `dagster.yaml`, what it writes on runs, asking again.
+Does not: rules, money (`escrow`), runs that pass no queue (`gate`), the sensors that look
+(`forecast_assets.sensors_admission`).
 
 A held run is QUEUED with the tag `admission/hold: "1"`, which the queue may run zero of. Writing
 "0" lets the stock daemon start it. The tag is set before the run enters the queue and lifted only
@@ -11,10 +12,10 @@ after its money is held, so whatever crashes or cannot be reached, nothing start
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,15 +25,15 @@ from forecast_core.admission_policy import Policy, units
 from forecast_core.admission_request import request_of
 from resources import Environment, Settings
 from resources.admission_store import AdmissionStore, Row, StoreError
-from resources.escrow import Escrow, Fate, LedgerSpending
+from resources.escrow import Escrow
+from resources.gate import REASON, RUNG
+from resources.holders import HOLD, fates, runs_by_id, withdraw_gone
 from resources.ledger import open_ledger
 from resources.measured_quotes import MeasuredQuoter
 from resources.policies import load_policy
-from resources.quotas import Limits
 from resources.run_facts import KnownAssets, facts_of
+from resources.spending import LedgerSpending
 
-HOLD = "admission/hold"
-RUNG = "admission/rung"
 HOLD_LIMIT = {"key": HOLD, "value": "1", "limit": 0}
 OVERRUN = 3.0  # a run is stopped after so many times its quoted p95
 LEAST_RUNTIME_S = 300
@@ -67,6 +68,12 @@ def build_escrow(settings: Settings, store_url: str | None = None) -> Escrow:
         LedgerSpending(ledger),
         MeasuredQuoter(ledger, policy, settings.environment),
     )
+
+
+@lru_cache(maxsize=8)
+def escrow_of(settings: Settings) -> Escrow:
+    """`build_escrow`, once a process for equal settings: what it has learned stays with it."""
+    return build_escrow(settings)
 
 
 class AdmissionRunCoordinator(dg.QueuedRunCoordinator):
@@ -197,7 +204,7 @@ def tell(instance: dg.DagsterInstance, escrow: Escrow, limit: int = 500) -> int:
 
 def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Policy) -> None:
     reason = f"{row['reason']} ({row['code']})"
-    tags = {"admission/class": row["work_class"], "admission/reason": reason}
+    tags = {"admission/class": row["work_class"], REASON: reason}
     if row["state"] == "rejected":
         instance.add_run_tags(run.run_id, tags)
         # Cancelled, not failed: a failed run would be retried.
@@ -214,7 +221,6 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
             f" {tags['admission/latest_start']}",
         )
         return
-    stage = policy.stage_of.get(row["pipeline"], next(iter(policy.stages)))
     runtime = max(LEAST_RUNTIME_S, int(row["wall_s"] * OVERRUN))
     note(
         instance,
@@ -228,7 +234,6 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
         | {
             RUNG: row["rung"],
             "admission/money": str(units(row["money"])),
-            "admission/memory_gib": f"{policy.stages[stage].memory_gib:g}",
             "dagster/priority": str(policy.classes[row["work_class"]].priority),
             "dagster/max_runtime": str(runtime),
             "dagster/max_retries": run.tags.get("dagster/max_retries", "0"),
@@ -239,12 +244,6 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
 
 def _moment(at: float | None) -> str:
     return "never" if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")
-
-
-def runs_by_id(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterable[dg.DagsterRun]:
-    """Those of the runs that the instance knows, in chunks that any database takes."""
-    for start in range(0, len(run_ids), 500):
-        yield from instance.get_runs(dg.RunsFilter(run_ids=list(run_ids[start : start + 500])))
 
 
 # ---- asking again ----------------------------------------------------------------------------
@@ -282,7 +281,7 @@ def attend(
     """
     queued = list(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])))
     found = _find_lost(instance, escrow, queued, known)
-    withdrawn = _withdraw_cancelled(instance, escrow, {run.run_id for run in queued})
+    withdrawn = withdraw_gone(instance, escrow)
     settled = escrow.sweep(fates(instance, escrow))
     booked = escrow.book_late_charges()
     decisions = escrow.decide(found)
@@ -317,118 +316,7 @@ def _find_lost(
     ]
 
 
-def _withdraw_cancelled(instance: dg.DagsterInstance, escrow: Escrow, queued: set[str]) -> int:
-    waiting = [run_id for run_id in escrow.store.waiting_ids(escrow.environment)]
-    gone = [run_id for run_id in waiting if run_id not in queued]
-    ended = {run.run_id for run in runs_by_id(instance, gone) if run.is_finished}
-    return sum(escrow.withdraw(run_id) for run_id in gone if run_id in ended)
-
-
-def fates(instance: dg.DagsterInstance, escrow: Escrow) -> Callable[[str], Fate]:
-    """What became of the holders, as Dagster knows it.
-
-    An unfinished run that came by no queue has nobody who watches it: it may be dead, so its money
-    is kept until the hold expires, no longer.
-    """
-    holders = [run_id for run_id, *_ in escrow.store.holders(escrow.environment)]
-    known: dict[str, Fate] = {}
-    for run in runs_by_id(instance, holders):
-        if run.is_finished:
-            known[run.run_id] = "succeeded" if run.is_success else "failed"
-        else:
-            known[run.run_id] = "running" if HOLD in run.tags else "unknown"
-    return lambda run_id: known.get(run_id, "unknown")
-
-
-# ---- the gate --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a run must not work. `str()` is what the operator reads."""
-
-    run_id: str
-    code: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"admission refuses run {self.run_id}: {self.reason} ({self.code}); see"
-            " `forecast budget status` and `forecast admission explain RUN`"
-        )
-
-
-class Gate:
-    """The same decision for runs that pass no queue (`dagster asset materialize`, `job execute`).
-
-    The meter asks it before a step works; the answer for a run is remembered in the process.
-    """
-
-    def __init__(self, escrow: Escrow) -> None:
-        self.escrow = escrow
-        self._open: set[str] = set()
-
-    def __call__(
-        self, instance: dg.DagsterInstance, run: dg.DagsterRun, known: KnownAssets
-    ) -> Refusal | None:
-        """None when the run may work.
-
-        Raises:
-            StoreError: the store cannot be used, so nothing starts.
-        """
-        if run.run_id in self._open:
-            return None
-        row = self.escrow.store.find(run.run_id)
-        if row is None:
-            refusal = self._ask(instance, run, known)
-        elif row["state"] == "admitted":
-            refusal = None
-        else:
-            reason = row["reason"] if row["state"] == "waiting" else f"the run is {row['state']}"
-            refusal = Refusal(run.run_id, row["code"] or row["state"], reason or "it waits")
-        if refusal is None:
-            self._open.add(run.run_id)
-        return refusal
-
-    def _ask(
-        self, instance: dg.DagsterInstance, run: dg.DagsterRun, known: KnownAssets
-    ) -> Refusal | None:
-        escrow = self.escrow
-        escrow.sweep(fates(instance, escrow))  # where no daemon runs, nobody else settles
-        facts = facts_of(run, instance, known, escrow.clock())
-        decision = escrow.submit(request_of(facts, escrow.policy, escrow.quoter))
-        if decision.starts:
-            return None
-        escrow.withdraw(run.run_id)  # in process it cannot wait
-        return Refusal(run.run_id, decision.code, decision.reason)
-
-
-def gate_step(gate: Gate, context: dg.AssetExecutionContext) -> Refusal | None:
-    """`gate` for the step at hand."""
-    return gate(context.instance, context.run, KnownAssets(context.job_def.asset_layer.asset_graph))
-
-
-def limits_of(run: dg.DagsterRun, spent: Callable[[], Decimal] | None = None) -> Limits:
-    """The in-flight limits of a step of an admitted run, from what admission wrote on it.
-
-    `spent` gives the money that the run has cost so far. A run that passed no queue has none.
-    """
-    money, memory = run.tags.get("admission/money"), run.tags.get("admission/memory_gib")
-    return Limits(
-        memory_gib=float(memory) if memory else None,
-        money=Decimal(money) if money else None,
-        spent=spent,
-        end_with_parent=True,
-    )
-
-
-def granted_rung(run: dg.DagsterRun) -> str | None:
-    """The rung that admission granted to a run; None when it asked for none, or passed no queue."""
-    rung = run.tags.get(RUNG)
-    return None if rung in (None, "asked") else rung
-
-
 __all__ = [
-    "AdmissionRunCoordinator", "Attended", "Gate", "HoldReplaced", "Refusal", "StoreError",
-    "attend", "build_escrow", "fates", "gate_step", "granted_rung", "limits_of", "tell",
+    "AdmissionRunCoordinator", "Attended", "HoldReplaced", "StoreError", "attend", "build_escrow",
+    "tell",
 ]  # fmt: skip

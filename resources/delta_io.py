@@ -12,6 +12,7 @@ Input metadata (`dg.AssetIn(metadata={...})`) that it understands:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -44,6 +45,9 @@ class StepMeter(Protocol):
     def wrote(self, context: dg.OutputContext, bytes: int, files: int, tier: str = "hot") -> None:
         """Bytes and files that an output wrote."""
 
+    def within(self, context: dg.OutputContext) -> AbstractContextManager[None]:
+        """Work within what admission granted the run."""
+
     def settle(
         self,
         context: dg.OutputContext,
@@ -64,6 +68,10 @@ class NoMeter:
 
     def wrote(self, context: dg.OutputContext, bytes: int, files: int, tier: str = "hot") -> None:
         """Not counted."""
+
+    def within(self, context: dg.OutputContext) -> AbstractContextManager[None]:
+        """No limit."""
+        return nullcontext()
 
     def settle(
         self,
@@ -92,11 +100,12 @@ class TieredDeltaIOManager(dg.IOManager):
         self.meter.opened(context)
         done = _Totals(dict.fromkeys(keys, 0))
         table = self.lake.table(context.asset_key.path[-1])
-        for rows, written in self.write(table, obj, keys):
-            for tier, sent in written.traffic.items():
-                self.meter.wrote(context, sent.bytes, sent.files, tier)
-            done.add(rows, table.table, written)
-            del rows
+        with self.meter.within(context):  # most of a lazy body's work is done here
+            for rows, written in self.write(table, obj, keys):
+                for tier, sent in written.traffic.items():
+                    self.meter.wrote(context, sent.bytes, sent.files, tier)
+                done.add(rows, table.table, written)
+                del rows
         costs = self.meter.settle(context, done.rows, done.series)
         _report(context, keys, done, costs)
 

@@ -14,64 +14,26 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Literal
 
 import sqlalchemy as sa
 
 from forecast_core.admission import Decision, Load, Quote, Request, Snapshot, decide
+from forecast_core.admission_growth import asked_again, may_hold
 from forecast_core.admission_policy import NANO, PROTECTED, Policy, nanos
 from forecast_core.admission_record import agrees, decisions_to_json, digest, snapshot_to_json
 from forecast_core.admission_request import Quoter
 from resources.admission_log import active_overrides, logged, write_pass
 from resources.admission_store import AdmissionStore
-from resources.ledger import Ledger
+from resources.spending import Spending
 
 LATE_CHARGES_S = 6 * 3600.0  # how long after its end a run's charges may still grow
 GRACE_S = 600.0
 NEWS_S = 300.0  # an estimated start that moves by less is not worth a write
 
 Fate = Literal["running", "succeeded", "failed", "unknown"]
-
-
-Recent = Mapping[tuple[date, str | None], Mapping[str, Decimal]]
-
-
-class Spending(Protocol):
-    """Whoever knows what a run has cost so far."""
-
-    def of_run(self, run_id: str) -> Mapping[str, Decimal]:
-        """Pipeline -> money billed to the run."""
-        ...
-
-    def recent(self, since: float) -> Recent:
-        """(day, run or None) -> pipeline -> money charged on the UTC days from `since` on."""
-        ...
-
-
-@dataclass(frozen=True)
-class LedgerSpending:
-    """Spending as the ledger has it."""
-
-    ledger: Ledger
-
-    def of_run(self, run_id: str) -> Mapping[str, Decimal]:
-        """Pipeline -> money billed to the run, corrections included."""
-        frame = self.ledger.charges(run_id=run_id)
-        costs: dict[str, Decimal] = defaultdict(Decimal)
-        for pipeline, cost in frame.select("x_pipeline", "BilledCost").iter_rows():
-            costs[pipeline or "unattributed"] += cost
-        return costs
-
-    def recent(self, since: float) -> Recent:
-        """(day, run or None) -> pipeline -> money charged on the UTC days from `since` on."""
-        first = datetime.fromtimestamp(since, UTC).date()
-        totals = self.ledger.totals(("date", "x_run_id", "x_pipeline"), first=first)
-        costs: dict[tuple[date, str | None], dict[str, Decimal]] = defaultdict(dict)
-        for (day, run_id, pipeline), cost in totals.items():
-            costs[day, run_id][pipeline or "unattributed"] = cost
-        return costs
 
 
 def measured_load() -> Load:
@@ -229,9 +191,35 @@ class Escrow:
                 self.store.state_fact(connection, self.environment, "items_due", left)
         return ended
 
+    def spent_by(self, run_id: str) -> Mapping[str, Decimal]:
+        """Pipeline -> money that the run has been charged so far."""
+        return self._spending.of_run(run_id) if self._spending else {}
+
     def _costs(self, run_id: str) -> dict[str, int]:
-        costs = self._spending.of_run(run_id) if self._spending else {}
-        return {pipeline: nanos(cost) for pipeline, cost in costs.items()}
+        return {pipeline: nanos(cost) for pipeline, cost in self.spent_by(run_id).items()}
+
+    def grow(self, run_id: str, spent: int) -> int | None:
+        """A run at work has cost `spent` nanos, its whole hold: hold more where budgets have it.
+
+        Returns the new hold in nanos, on record as a pass; None when no budget has room, or the
+        run holds nothing any more.
+        """
+        now = self.clock()
+        with self.store.alone() as connection:
+            snapshot = self._snapshot(connection, now)
+            try:
+                tries = asked_again(snapshot, run_id, spent)
+            except LookupError:
+                return None
+            for quote, again in tries:
+                decision = may_hold(again, self.policy, quote)
+                if decision.starts:
+                    record = snapshot_to_json(again)
+                    told = decisions_to_json([decision])
+                    write_pass(connection, now, self.environment, self.policy, record, told)
+                    self.store.rehold(connection, run_id, quote)
+                    return quote.money
+        return None
 
     def withdraw(self, run_id: str) -> bool:
         """A waiting run was cancelled; False when it did not wait."""

@@ -20,15 +20,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import dagster as dg
 
-from forecast_core.cost import CostRecord, TierIO, Usage
+from forecast_core.cost import CostRecord, TierIO, Usage, price
 from forecast_core.settlement import (
     OVERHEAD,
     Owner,
@@ -41,6 +42,7 @@ from forecast_core.settlement import (
     records,
     span_of,
 )
+from resources.gate import Gate
 from resources.ledger import Ledger, LedgerError, open_ledger
 from resources.meter_probe import ProcessProbe, Reading, probe
 from resources.meter_step import (
@@ -51,9 +53,11 @@ from resources.meter_step import (
     key_of,
     payer_of_output,
     payers_of_body,
+    step_context,
     step_of,
 )
 from resources.price_card import load_price_card
+from resources.quotas import each_within
 
 F = TypeVar("F", bound=Callable[..., Any])
 CostMetadata = Mapping[str, Mapping[str, dg.MetadataValue]]
@@ -103,6 +107,7 @@ class Meter:
         self._gaps: list[Settlement] = []
         self._gap_count = 0
         self._last_run: Step | None = None
+        self.gate: Gate | None = None  # asked before a step works; None: every step may
 
     @property
     def ledger(self) -> Ledger:
@@ -112,7 +117,12 @@ class Meter:
     # -- what IO managers call -------------------------------------------------------------
 
     def opened(self, context: AnyContext) -> None:
-        """The step has begun; idempotent for an attempt."""
+        """The step has begun; idempotent for an attempt.
+
+        Raises:
+            dg.Failure: admission refuses the run; nothing was done.
+        """
+        self._admit(context)
         self._step(context)
 
     def read(self, context: AnyContext, bytes: int, files: int, tier: str = "hot") -> None:
@@ -191,6 +201,29 @@ class Meter:
             self._gap(self._last_run)
             self._write([])
 
+    def within(self, context: AnyContext) -> AbstractContextManager[None]:
+        """Work within what admission granted the run: memory, cores, money."""
+        if self.gate is None:
+            return nullcontext()
+        step = step_context(context)
+        return self.gate.within(
+            self.gate.admit(step), str(step.step.key), lambda: self._running_cost(context)
+        )
+
+    def _admit(self, context: AnyContext) -> None:
+        if self.gate is not None and key_of(context) not in self._open:
+            self._last_run = step_of(context)  # whoever is refused pays for its start all the same
+            self.gate.admit(step_context(context))
+
+    def _running_cost(self, context: AnyContext) -> Decimal:
+        """What the step has used and not been charged for; asked from another thread."""
+        found = self._open.get(key_of(context))
+        if found is None:
+            return Decimal(0)
+        used = _usage(self._now().since(found.mark), 0.0) + found.io
+        rates = self.card.on(datetime.now(UTC).date(), self.environment)
+        return sum((charge.cost for charge in price(used, rates)), Decimal(0))
+
     # -- inside ----------------------------------------------------------------------------
 
     def _step(self, context: AnyContext) -> _Open:
@@ -240,6 +273,7 @@ class Meter:
 
     def enter(self, context: AnyContext, *, in_generator: bool) -> None:
         """The body begins: from here on it is known who pays if it raises."""
+        self._admit(context)
         with self._timed():
             open_step = self._step(context)
             open_step.payers = payers_of_body(context, open_step.step, self.environment)
@@ -423,7 +457,7 @@ def metered(fn: F) -> F:
         if meter is None or context is None:
             return fn(*args, **kwargs)
         meter.enter(context, in_generator=False)
-        with _charging(meter, context):
+        with _charging(meter, context), meter.within(context):
             result = fn(*args, **kwargs)
         meter.returned(context, _valueless(result))
         return result
@@ -436,7 +470,8 @@ def metered(fn: F) -> F:
             return
         meter.enter(context, in_generator=True)
         with _charging(meter, context):
-            yield from fn(*args, **kwargs)
+            # Between two items Dagster works, which no limit may interrupt.
+            yield from each_within(lambda: meter.within(context), fn(*args, **kwargs))
         meter.closed(context)
 
     wrapper: Any = iterate if inspect.isgeneratorfunction(fn) else call

@@ -64,7 +64,7 @@ class Step:
 
 def step_of(context: AnyContext) -> Step:
     """The attempt that `context` belongs to."""
-    step = _step_context(context)
+    step = step_context(context)
     tags: Mapping[str, str] = step.dagster_run.tags
     run_id = str(step.run_id)
     return Step(
@@ -79,11 +79,12 @@ def step_of(context: AnyContext) -> Step:
 
 def key_of(context: AnyContext) -> Key:
     """`step_of(context).key`, cheaper: it is asked for at every read."""
-    step = _step_context(context)
+    step = step_context(context)
     return (str(step.run_id), str(step.step.key), int(step.previous_attempt_count) + 1)
 
 
-def _step_context(context: AnyContext) -> Any:
+def step_context(context: AnyContext) -> Any:
+    """Dagster's own context of the step."""
     if isinstance(context, dg.InputContext | dg.OutputContext):
         return context.step_context
     op_context = getattr(context, "op_execution_context", context)

@@ -25,14 +25,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 GIB = 1024**3
 CGROUPS = Path("/sys/fs/cgroup")
+T = TypeVar("T")
 _LOG = logging.getLogger("forecast.quota")
 
 
@@ -48,8 +50,9 @@ class QuotaExceeded(RuntimeError):
 class Limits:
     """What one step may use. None: no limit.
 
-    `spent` gives the money that the step has cost so far (the meter's running charge);
-    `grace_s` is how long a step may take to yield before its process is ended.
+    `spent` gives the money that the run has cost so far and `more` asks for a larger hold (None:
+    there is none). `grace_s` is how long a step may take to yield before its process is ended.
+    With `cgroup` the kernel backs the memory limit where it lets us make a group.
     """
 
     memory_gib: float | None = None
@@ -57,9 +60,12 @@ class Limits:
     threads: int | None = None
     money: Decimal | None = None
     spent: Callable[[], Decimal] | None = None
+    more: Callable[[Decimal], Decimal | None] | None = None
+    money_interval_s: float = 0.0
     interval_s: float = 0.25
     grace_s: float = 5.0
     end_with_parent: bool = False
+    cgroup: bool = False
 
 
 @contextmanager
@@ -77,6 +83,8 @@ def guarded(limits: Limits, step: str = "step") -> Iterator[None]:
     try:
         if limits.memory_gib is not None:
             lifted.enter_context(_soft_data_limit(limits.memory_gib))
+        if limits.memory_gib is not None and limits.cgroup:
+            lifted.enter_context(_hard_limit(limits.memory_gib))
         if limits.cpu_s is not None:
             lifted.enter_context(_cpu_limit(limits.cpu_s, watch))
         if limits.threads is not None:
@@ -96,6 +104,20 @@ def guarded(limits: Limits, step: str = "step") -> Iterator[None]:
         raise watch.verdict
 
 
+def each_within(
+    within: Callable[[], AbstractContextManager[None]], items: Iterable[T]
+) -> Iterator[T]:
+    """The items, each made within its own limits; whoever takes them works without any."""
+    source = iter(items)
+    while True:
+        with within():
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+        yield item
+
+
 class _Watch:
     """The thread that looks at a step from beside it."""
 
@@ -103,6 +125,7 @@ class _Watch:
         self.limits, self.step = limits, step
         self.verdict: QuotaExceeded | None = None
         self.peak_gib = 0.0
+        self._hold, self._asked = limits.money, time.monotonic()
         self._worker = threading.get_ident()
         self.armed, self._done = threading.Event(), threading.Event()
         self._parent = os.getppid()
@@ -143,14 +166,32 @@ class _Watch:
             self.peak_gib = max(self.peak_gib, resident_gib())
             if self.peak_gib > limits.memory_gib:
                 return "memory", self.memory_message()
-        if limits.money is not None and limits.spent is not None:
+        return self._over_money()
+
+    def _over_money(self) -> tuple[str, str] | None:
+        limits = self.limits
+        if self._hold is None or limits.spent is None:
+            return None
+        if time.monotonic() - self._asked < limits.money_interval_s:
+            return None
+        self._asked = time.monotonic()
+        try:
             spent = limits.spent()
-            if spent > limits.money:
-                return "money", (
-                    f"{self.step}: has cost {spent:.6f}, its hold is {limits.money:.6f}; stopped."
-                    " The charges stand in the ledger; ask for a larger quote or a cheaper rung"
-                )
-        return None
+            if spent <= self._hold:
+                return None
+            more = limits.more(spent) if limits.more else None
+        except Exception:  # the store is away: what was admitted goes on, and is asked about again
+            _LOG.exception("%s: its cost could not be read", self.step)
+            return None
+        if more is not None:
+            _LOG.warning("%s: has cost %.6f, its hold grows to %.6f", self.step, spent, more)
+            self._hold = more
+            return None
+        return "money", (
+            f"{self.step}: has cost {spent:.6f}, its hold is {self._hold:.6f} and no budget has"
+            " room for more; stopped. The charges stand in the ledger; raise the budget, or ask for"
+            " a cheaper rung"
+        )
 
     def memory_message(self) -> str:
         peak = max(self.peak_gib, resident_gib())
@@ -207,6 +248,22 @@ def _soft_data_limit(memory_gib: float) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@contextmanager
+def _hard_limit(memory_gib: float) -> Iterator[None]:
+    """A cgroup a quarter above the quota, where one can be made: the watchdog speaks first, and
+    the kernel ends what takes memory faster than it looks."""
+    group = Cgroup.make(f"forecast-{os.getpid()}", memory_gib * 1.25)
+    if group is None:
+        yield
+        return
+    try:
+        group.take(os.getpid())
+        yield
+    finally:
+        group.leave(os.getpid())
+        group.remove()
 
 
 @contextmanager
@@ -274,6 +331,10 @@ class Cgroup:
     def take(self, pid: int) -> None:
         """Move a process into the group."""
         (self.path / "cgroup.procs").write_text(str(pid))
+
+    def leave(self, pid: int) -> None:
+        """Move a process back to where the group was made."""
+        (self.path.parent / "cgroup.procs").write_text(str(pid))
 
     def remove(self, within_s: float = 2.0) -> None:
         """Remove the group once it is empty."""

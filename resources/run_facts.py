@@ -66,10 +66,13 @@ def facts_of(
 ) -> RunFacts:
     """What admission needs to know of a run. Assets that nobody knows come without a pipeline."""
     keys = sorted(asset_keys(run, instance), key=lambda key: key.to_user_string())
+    assets = tuple(_asset(key, known.metadata(key)) for key in keys)
+    if not assets and run.asset_check_selection:
+        assets = (AssetFacts("asset checks", "monitoring"),)  # as the meter charges them
     return RunFacts(
         run_id=run.run_id,
         origin=origin_of(run.tags),
-        assets=tuple(_asset(key, known.metadata(key)) for key in keys),
+        assets=assets,
         submitted=submitted,
         partitions=_partitions(run, instance, keys, known),
         launch=next((run.tags[tag] for tag in _LAUNCHES if tag in run.tags), ""),

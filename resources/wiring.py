@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import dagster as dg
+
 from forecast_core.segments import SegmentPolicy
 from forecast_core.tiers import Tier
 from resources import DataSpan, Settings
+from resources.coordinator import escrow_of
 from resources.delta_io import TieredDeltaIOManager
+from resources.gate import Gate
 from resources.lake import Lake
 from resources.meter import Meter
 from resources.policies import load_policy
@@ -54,6 +58,7 @@ def build_resources(settings: Settings) -> Mapping[str, Any]:
         code_version=code_version(),
         config_version=config_version(settings),
     )
+    meter.gate = Gate(lambda: escrow_of(settings))
     return {
         "settings": settings,
         "span": data_span(settings),
@@ -61,5 +66,6 @@ def build_resources(settings: Settings) -> Mapping[str, Any]:
         "segment_policy": load_policy(settings.segment_policy, SegmentPolicy.parse),
         "lake": lake,
         "meter": meter,
+        "escrow": dg.ResourceDefinition(lambda _: escrow_of(settings)),  # opened when a sensor asks
         **{f"{tier.value}_io_manager": TieredDeltaIOManager(lake, tier, meter) for tier in Tier},
     }

@@ -22,16 +22,9 @@ from forecast_core.admission import Override
 from forecast_core.admission_policy import NANO, Policy
 from resources.admission_log import add_override
 from resources.admission_store import AdmissionStore, StoreError
-from resources.coordinator import (
-    HOLD,
-    AdmissionRunCoordinator,
-    Gate,
-    HoldReplaced,
-    attend,
-    granted_rung,
-    limits_of,
-)
+from resources.coordinator import AdmissionRunCoordinator, HoldReplaced, attend
 from resources.escrow import Escrow, replay
+from resources.gate import HOLD, Gate, Refusal, Terms, granted
 from resources.run_facts import KnownAssets
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +130,10 @@ def reload(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun:
     return found
 
 
+def gate_of(instance: dg.DagsterInstance) -> Gate:
+    return Gate(lambda: escrow_of(instance), sleep=lambda _: None, patience_s=0.0)
+
+
 def look(instance: dg.DagsterInstance) -> Any:
     return attend(instance, escrow_of(instance), KnownAssets(GRAPH))
 
@@ -146,11 +143,12 @@ def test_an_affordable_run_is_released_with_its_terms(instance: dg.DagsterInstan
     assert run.status == dg.DagsterRunStatus.QUEUED
     assert run.tags[HOLD] == "0"
     assert run.tags["admission/class"] == "training"
-    assert granted_rung(run) == "gbm"
+    assert granted(instance, run).rung == "gbm"
     assert int(run.tags["dagster/max_runtime"]) >= 300
     assert run.tags["dagster/max_retries"] == "0"
-    limits = limits_of(run)
-    assert (limits.money, limits.memory_gib) == (Decimal("0.02"), 8.0)
+    terms = gate_of(instance)(instance, run, KnownAssets(GRAPH))
+    assert isinstance(terms, Terms)
+    assert (terms.money, terms.memory_gib, terms.cpu) == (Decimal("0.02"), 8.0, 4.0)
 
 
 def test_a_run_over_budget_waits_with_its_reason_and_starts_later(
@@ -291,26 +289,26 @@ def test_a_job_is_known_by_the_assets_of_its_plan(instance: dg.DagsterInstance) 
 def test_the_gate_refuses_in_process_what_the_queue_would_hold(
     instance: dg.DagsterInstance,
 ) -> None:
-    gate = Gate(escrow_of(instance))
+    gate = gate_of(instance)
     job = DEFS.resolve_implicit_global_asset_job_def()
 
     def straight(name: str) -> dg.DagsterRun:
         return instance.create_run_for_job(job, asset_selection=frozenset([dg.AssetKey(name)]))
 
     first, second = straight("tuned"), straight("tuned")
-    assert gate(instance, first, KnownAssets(GRAPH)) is None
-    assert gate(instance, first, KnownAssets(GRAPH)) is None
+    assert isinstance(gate(instance, first, KnownAssets(GRAPH)), Terms)
+    assert isinstance(gate(instance, first, KnownAssets(GRAPH)), Terms)
     refusal = gate(instance, second, KnownAssets(GRAPH))
-    assert refusal and refusal.code == "money" and "budget status" in str(refusal)
+    assert isinstance(refusal, Refusal) and refusal.code == "money" and "budget status" in str(refusal)
     instance.report_run_failed(first)
-    assert gate(instance, straight("tuned"), KnownAssets(GRAPH)) is None, "its money came back"
+    assert isinstance(gate(instance, straight("tuned"), KnownAssets(GRAPH)), Terms), "given back"
 
 
 def test_the_gate_knows_a_run_that_the_queue_admitted(instance: dg.DagsterInstance) -> None:
     admitted, held = launch(instance, "tuned"), launch(instance, "tuned")
-    gate = Gate(escrow_of(instance))
-    assert gate(instance, admitted, KnownAssets(GRAPH)) is None
-    assert gate(instance, held, KnownAssets(GRAPH)) is not None
+    gate = gate_of(instance)
+    assert isinstance(gate(instance, admitted, KnownAssets(GRAPH)), Terms)
+    assert isinstance(gate(instance, held, KnownAssets(GRAPH)), Refusal)
 
 
 def test_money_is_exact_in_the_store(tmp_path: Path, policy_file: Path) -> None:

@@ -299,9 +299,12 @@ def test_the_gate_refuses_in_process_what_the_queue_would_hold(
     assert isinstance(gate(instance, first, KnownAssets(GRAPH)), Terms)
     assert isinstance(gate(instance, first, KnownAssets(GRAPH)), Terms)
     refusal = gate(instance, second, KnownAssets(GRAPH))
-    assert isinstance(refusal, Refusal) and refusal.code == "money" and "budget status" in str(refusal)
+    assert (
+        isinstance(refusal, Refusal) and refusal.code == "money" and "budget status" in str(refusal)
+    )
     instance.report_run_failed(first)
-    assert isinstance(gate(instance, straight("tuned"), KnownAssets(GRAPH)), Terms), "given back"
+    third = gate(instance, straight("tuned"), KnownAssets(GRAPH))
+    assert isinstance(third, Terms), "its money came back"
 
 
 def test_the_gate_knows_a_run_that_the_queue_admitted(instance: dg.DagsterInstance) -> None:

@@ -56,9 +56,7 @@ def price_rows(held: KnownAhead, store_id: str, first: date, last: date) -> pl.D
         spans = _with_covariates(spans, held, sound, shut, first, end)
     extras = [c for c in spans.columns if c.startswith("x_")]
     return TABLES["raw_prices"].conform(
-        spans.with_columns(store_id=pl.lit(store_id)).select(
-            *TABLES["raw_prices"].columns, *extras
-        )
+        spans.with_columns(store_id=pl.lit(store_id)).select(*TABLES["raw_prices"].columns, *extras)
     )
 
 
@@ -67,9 +65,9 @@ def _given(
 ) -> pl.DataFrame:
     prices = prices.with_columns(
         # What cannot be filed by its own day is filed under the first; its defect says why.
-        defect=pl.when(pl.col("date").is_null()).then(
-            pl.coalesce("defect", pl.lit("it has no date"))
-        ).otherwise("defect"),
+        defect=pl.when(pl.col("date").is_null())
+        .then(pl.coalesce("defect", pl.lit("it has no date")))
+        .otherwise("defect"),
         until=pl.when(pl.col("date").is_null()).then(pl.lit(first)).otherwise("until"),
         date=pl.col("date").fill_null(first),
     )
@@ -97,7 +95,9 @@ def _from_sales(sound: pl.DataFrame, policy: Policy, end: date) -> pl.DataFrame:
     changed = (pl.col("sell_price") != pl.col("sell_price").shift(1)) | first
     return (
         seen.filter(first | changed.over("item_id"))
-        .with_columns(date=pl.when(first).then(pl.min_horizontal("date", "begins")).otherwise("date"))
+        .with_columns(
+            date=pl.when(first).then(pl.min_horizontal("date", "begins")).otherwise("date")
+        )
         .with_columns(
             until=pl.col("date").shift(-1).over("item_id").dt.offset_by("-1d").fill_null(end),
             defect=pl.lit(None, pl.String),
@@ -138,7 +138,8 @@ def _closures(held: KnownAhead, sound: pl.DataFrame) -> pl.DataFrame | None:
     ]
     if held.policy.gaps == "closed" and not sound.is_empty():
         first, last = sound["date"].min(), sound["date"].max()
-        every = pl.date_range(first, last, f"{held.frequency.step}d", eager=True)  # type: ignore[call-overload]
+        assert isinstance(first, date) and isinstance(last, date)
+        every = pl.date_range(first, last, f"{held.frequency.step}d", eager=True)
         gone = pl.DataFrame({"date": every}).join(sound, on="date", how="anti")
         days.append(gone.with_columns(closed=pl.lit(True)))
     if not days:

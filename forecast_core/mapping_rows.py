@@ -172,8 +172,8 @@ def fact_rows(
     out |= {COVARIATE + c: _signal(rows, spec, facts.csv) for c, spec in facts.covariates.items()}
     if (closed := _closed(rows, facts)) is not None:
         out["closed"] = closed
-    refused = pl.Series(np.where(defect.is_not_null().to_numpy(), "unparseable_price", None))
-    out |= {"source_row": rows[LINE], "defect": defect, "refused": refused.cast(pl.String)}
+    refused = defect.set(defect.is_not_null(), "unparseable_price")
+    out |= {"source_row": rows[LINE], "defect": defect, "refused": refused}
     return pl.DataFrame([series.alias(key) for key, series in out.items()]).with_columns(
         source_file=pl.lit(file), raw_text=pl.lit(None, pl.String)
     )
@@ -201,8 +201,11 @@ def calendar_dates(text: pl.DataFrame, calendar: Calendar) -> pl.Series:
     Raises:
         SourceError: one that cannot be read, or stands twice, with its line.
     """
-    days, _, bad = _dates(text, calendar.date, None, Lookups())
-    for wrong, what in ((days.is_null(), "is no date"), (~days.is_first_distinct(), "stands twice")):
+    days = _dates(text, calendar.date, None, Lookups())[0]
+    for wrong, what in (
+        (days.is_null(), "is no date"),
+        (~days.is_first_distinct(), "stands twice"),
+    ):
         if wrong.any():
             at = wrong.arg_max() or 0
             raise SourceError(
@@ -268,7 +271,10 @@ def _wide_days(
     if bad.is_not_null().any():
         at = bad.is_not_null().arg_max() or 0
         raise SourceError(
-            "sales", 1, f"column {list(named)[at]!r}: {bad[at]}", "Correct `wide.columns` or the date"
+            "sales",
+            1,
+            f"column {list(named)[at]!r}: {bad[at]}",
+            "Correct `wide.columns` or the date",
         )
     ids = pl.DataFrame([series.alias(name) for name, series in _ids(rows, sales).items()])
     given = (ids if code is None else code(ids)).with_columns(rows[LINE].alias("source_row"))
@@ -320,7 +326,7 @@ def _unpivoted(
     if not names:
         raise SourceError("sales", 1, "no column fits `wide.columns`", "Correct the expression")
     wide, csv = rows.select(names), mapping.sales.csv
-    words = [name for name in names if wide.schema[name] == pl.String]
+    words = [name for name, dtype in wide.schema.items() if dtype == pl.String]
     wrong: list[tuple[int, pl.Series]] = []
     if words:
         parsed = {}
@@ -473,7 +479,9 @@ def _number(rows: pl.DataFrame, spec: Column, csv: Csv) -> tuple[pl.Series, pl.S
     if csv.thousands:
         mark = re.escape(csv.thousands)
         grouped = bare.str.contains(rf"^-?\d{{1,3}}({mark}\d{{3}})*(\D|$)")
-        bare = bare.str.replace_all(csv.thousands, "", literal=True).set(~grouped & (bare != ""), None)
+        bare = bare.str.replace_all(csv.thousands, "", literal=True).set(
+            ~grouped & (bare != ""), None
+        )
     if csv.decimal == ",":
         bare = bare.set(bare.str.contains(".", literal=True), None)
         bare = bare.str.replace(",", ".", literal=True)

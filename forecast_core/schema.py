@@ -90,6 +90,7 @@ _ALL = (
         _RAW_SALES,
         key=("date", "item_id", "store_id"),
         cut="month_store",
+        open_ended=True,  # a mapped source adds source_file, refused and raw_text
     ),
     Table(
         "raw_prices",
@@ -103,6 +104,7 @@ _ALL = (
         },
         key=("date", "item_id", "store_id"),
         cut="month_store",
+        open_ended=True,  # covariates known ahead, x_<name>
     ),
     Table(
         "raw_calendar",
@@ -139,9 +141,11 @@ _ALL = (
             "units": pl.Float64,
             "sell_price": pl.Float64,
             "on_sale": pl.Boolean,
+            "source_rows": pl.Int32,  # raw rows it stands for: 0 filled, more than 1 merged
         },
         key=("date", "item_id", "store_id"),
         cut="month_store",
+        open_ended=True,  # covariates, x_<name>
     ),
     Table(
         "quarantined_sales",
@@ -149,6 +153,7 @@ _ALL = (
         # A duplicate key is one of the rules, so the source line belongs to the key here.
         key=("date", "item_id", "store_id", "source_row"),
         cut="month_store",
+        open_ended=True,
     ),
     Table(
         "feature_sales",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, timedelta
+from itertools import pairwise
 
 APART = timedelta(days=60)
 _STRAY = 0.001  # of all rows: fewer than that, behind such a gap, is a mistake
@@ -27,7 +28,7 @@ def body(
     if not kept:
         return None
     pieces: list[list[date]] = [[kept[0]]]
-    for before, day in zip(kept, kept[1:], strict=False):
+    for before, day in pairwise(kept):
         if day - before > APART:
             pieces.append([])
         pieces[-1].append(day)

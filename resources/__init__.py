@@ -17,6 +17,8 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, get_args
 
+from forecast_core.frequency import DAILY, Frequency
+
 Environment = Literal["dev", "staging", "prod"]
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,7 +63,7 @@ class Settings:
         return cls(
             environment=environment,  # type: ignore[arg-type]  # checked just above
             data_root=_root(env.get("FORECAST_DATA", cls.data_root)),
-            source=env.get("FORECAST_SOURCE", cls.source),
+            source=_source(env.get("FORECAST_SOURCE", cls.source)),
             m5_dir=Path(env.get("M5_DIR", cls.m5_dir)).expanduser().resolve(),
             as_of=_day("FORECAST_AS_OF", as_of) if as_of else None,
             horizon=_whole(env, "FORECAST_HORIZON", cls.horizon, at_least=1),
@@ -112,6 +114,11 @@ class Settings:
         )
 
     @property
+    def stage(self) -> Path:
+        """Local folder where the tables of a mapped source are kept sorted by store."""
+        return self.state_dir / self.dataset / "staged"
+
+    @property
     def ledger(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return self.ledger_url or f"sqlite:///{self.state_dir / 'ledger.db'}"
@@ -133,6 +140,7 @@ class DataSpan:
     first: date
     last: date
     as_of: date
+    frequency: Frequency = DAILY
 
 
 def with_environment(text: str) -> str:
@@ -153,6 +161,12 @@ def with_environment(text: str) -> str:
 
 def _root(text: str) -> str:
     return text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve())
+
+
+def _source(text: str) -> str:
+    """A mapping's path is kept absolute: a step may run in another folder."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.suffix in (".yaml", ".yml") else text
 
 
 def _day(name: str, text: str) -> date:

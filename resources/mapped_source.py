@@ -72,9 +72,7 @@ class MappedSource:
         Raises:
             SourceError: a file that cannot be used as it stands.
         """
-        return staged(
-            self.mapping, self.path.parent, self.root, self._progress, self._fresh
-        )
+        return staged(self.mapping, self.path.parent, self.root, self._progress, self._fresh)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -150,7 +148,9 @@ class MappedSource:
             events[name] = (
                 pl.lit(None, pl.String) if spec is None or not spec.names else pl.col(spec.names[0])
             )
-        flags = {name: pl.col(name).cast(pl.Int8, strict=False).fill_null(0) for name in calendar.flags}
+        flags = {
+            name: pl.col(name).cast(pl.Int8, strict=False).fill_null(0) for name in calendar.flags
+        }
         return table.conform(
             text.with_columns(**events, **flags)
             .with_columns(calendar_dates(text, calendar).alias("date"))
@@ -176,7 +176,9 @@ class MappedSource:
         rows = rows_of(self.stage, "sales", [self._code(store_id), *([None] if alone else [])])
         series = pl.read_parquet(self.stage / "series.parquet")
         rank = series["item_id"].rank("dense").fill_null(0).alias("rank")
-        ordered = pl.DataFrame([rank[rows["series"]], rows["date"], rows["file"], rows["source_row"]])
+        ordered = pl.DataFrame(
+            [rank[rows["series"]], rows["date"], rows["file"], rows["source_row"]]
+        )
         if not _sorted(ordered):
             rows = rows[ordered.select(pl.arg_sort_by(*ordered.columns)).to_series()]
         files = pl.Series(self.manifest.names, dtype=pl.String)
@@ -185,7 +187,9 @@ class MappedSource:
             files[rows["file"]].alias("source_file"),
         ).drop("series", "store", "file")
         early, late = pl.col("date") < first, pl.col("date") > last
-        note = pl.when(late).then(pl.lit("future_date")).when(early).then(pl.lit("early_date"))
+        note: pl.Expr = (
+            pl.when(late).then(pl.lit("future_date")).when(early).then(pl.lit("early_date"))
+        )
         said = pl.format("{} is outside {} to {}", "date", pl.lit(first), pl.lit(last))
         astray = (early | late).fill_null(False)
         absent = pl.any_horizontal(pl.col("date", "store_id").is_null())
@@ -194,13 +198,14 @@ class MappedSource:
             lacking = pl.when(pl.col("date").is_null()).then(pl.lit("it has no date"))
             lacking = lacking.otherwise(pl.lit("it names no store"))
             rows = rows.with_columns(
-                refused=pl.coalesce(
-                    "refused", note, pl.when(absent).then(pl.lit("missing_key"))
+                refused=pl.coalesce("refused", note, pl.when(absent).then(pl.lit("missing_key"))),
+                defect=pl.coalesce(
+                    "defect", pl.when(astray).then(said), pl.when(absent).then(lacking)
                 ),
-                defect=pl.coalesce("defect", pl.when(astray).then(said), pl.when(absent).then(lacking)),
-                date=pl.when(late).then(pl.lit(last)).otherwise(
-                    pl.when(early).then(pl.lit(first)).otherwise("date")
-                ).fill_null(first),
+                date=pl.when(late)
+                .then(pl.lit(last))
+                .otherwise(pl.when(early).then(pl.lit(first)).otherwise("date"))
+                .fill_null(first),
                 store_id=pl.col("store_id").fill_null(store_id),
             )
         extras = [c for c in rows.columns if c not in TABLES["raw_sales"].columns]

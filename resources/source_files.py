@@ -77,9 +77,7 @@ def header(origin: Origin) -> list[str]:
     return _scan(origin).collect_schema().names()
 
 
-def batches(
-    origin: Origin, columns: Sequence[str], numeric: Sequence[str] = ()
-) -> Iterator[Batch]:
+def batches(origin: Origin, columns: Sequence[str], numeric: Sequence[str] = ()) -> Iterator[Batch]:
     """Every row of one file, with at least `columns`; `numeric` as numbers where they allow it.
 
     Raises:
@@ -180,9 +178,7 @@ def _query_batches(
     origin: Origin, columns: Sequence[str], numeric: Sequence[str]
 ) -> Iterator[Batch]:
     for batch in _query(origin, ROWS):
-        yield Batch(
-            batch.file, batch.rows, batch.unfit, _numeric(batch.rows.drop(LINE), numeric)
-        )
+        yield Batch(batch.file, batch.rows, batch.unfit, _numeric(batch.rows.drop(LINE), numeric))
 
 
 def _query(origin: Origin, size: int) -> Iterator[Batch]:
@@ -198,7 +194,10 @@ def _query(origin: Origin, size: int) -> Iterator[Batch]:
             empty = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
             for part in result.partitions(size):
                 rows = pl.DataFrame(
-                    [tuple(row) for row in part], schema=names, orient="row", infer_schema_length=None
+                    [tuple(row) for row in part],
+                    schema=names,
+                    orient="row",
+                    infer_schema_length=None,
                 )
                 numbers = pl.int_range(line, line + rows.height, dtype=pl.Int64).alias(LINE)
                 line += rows.height
@@ -249,7 +248,9 @@ def _scan(origin: Origin) -> pl.LazyFrame:
 
 def _unreadable(origin: Origin, error: Exception) -> SourceError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return SourceError(origin.name, None, f"it cannot be read as {origin.format} ({reason})", _WHOLE)
+    return SourceError(
+        origin.name, None, f"it cannot be read as {origin.format} ({reason})", _WHOLE
+    )
 
 
 def _format(path: Path) -> Format:

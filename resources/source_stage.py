@@ -47,7 +47,7 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class FileRead:
-    """What a file gave: rows of the source, rows staged (equal, but for the cells of a wide one)."""
+    """What a file gave: its rows, and rows staged (as many, but for the cells of a wide one)."""
 
     table: str
     name: str
@@ -169,9 +169,7 @@ def lookups(mapping: SourceMapping, base: Path) -> Lookups:
     if mapping.calendar is not None:
         named = {t.date.calendar for t in tables(mapping).values() if t.date.calendar}
         if named:
-            text = whole(
-                mapping.calendar, base, [mapping.calendar.date.column, *sorted(named)]
-            )
+            text = whole(mapping.calendar, base, [mapping.calendar.date.column, *sorted(named)])
             days = dict(calendar_days(text, mapping.calendar, sorted(named)).days)
     return Lookups(joins, days)
 
@@ -187,8 +185,8 @@ def _write(mapping: SourceMapping, base: Path, path: Path, progress: Progress) -
     files = []
     names: dict[str, int] = {}
     for name, table in tables(mapping).items():
-        schema = _SALES | dict.fromkeys(_extras(mapping), pl.Float64) if name == "sales" else {}
-        runs = _Runs(path / name, schema)
+        extras = dict.fromkeys(_extras(mapping), pl.Float64)
+        runs = _Runs(path / name, {**_SALES, **extras} if name == "sales" else {})
         for origin in origins(table, base):
             read, kept = 0, 0
             for batch in _batches(origin, table, mapping, found):

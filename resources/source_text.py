@@ -17,11 +17,11 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,13 @@ LINE = "\x00line"  # the column of line numbers: no file's own name
 _NEWLINE, _QUOTE = 10, 34
 _WHOLE = "Fetch or copy it again, whole"
 _LONGEST = 64 << 20  # a line beyond that is no line
+
+
+class Readable(Protocol):
+    """What bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; none at the end."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ def _reading(name: str) -> Iterator[None]:
         raise SourceError(name, None, f"it cannot be read ({error})", _WHOLE) from error
 
 
-def _chunks(name: str, stream: IO[bytes], csv: Csv, size: int) -> Iterator[tuple[bytes]]:
+def _chunks(name: str, stream: Readable, csv: Csv, size: int) -> Iterator[tuple[bytes]]:
     """UTF-8 text with `\\n` line ends, cut after whole records."""
     source = _utf8(name, stream, csv)
     held = b""
@@ -198,7 +205,10 @@ def _chunks(name: str, stream: IO[bytes], csv: Csv, size: int) -> Iterator[tuple
         if zero >= 0:
             at = line + held.count(b"\n") + piece.count(b"\n", 0, zero)
             raise SourceError(
-                name, at, "it holds a zero byte: this is no text", "Set csv.encoding, or export it as CSV"
+                name,
+                at,
+                "it holds a zero byte: this is no text",
+                "Set csv.encoding, or export it as CSV",
             )
         held += piece
         cut = _last_record_end(held)
@@ -208,7 +218,7 @@ def _chunks(name: str, stream: IO[bytes], csv: Csv, size: int) -> Iterator[tuple
             held = held[cut:]
         if len(held) > _LONGEST:
             raise SourceError(
-                name, line, "a quote opened here is not closed", "Close it, or double it: \"\""
+                name, line, "a quote opened here is not closed", 'Close it, or double it: ""'
             )
     if held:
         if held.count(b'"') % 2:
@@ -236,10 +246,10 @@ def _quoted(data: np.ndarray) -> np.ndarray:
     return (np.cumsum(data == _QUOTE, dtype=np.uint8) & 1).astype(np.bool_)
 
 
-def _utf8(name: str, stream: IO[bytes], csv: Csv) -> IO[bytes]:
+def _utf8(name: str, stream: Readable, csv: Csv) -> Readable:
     """The stream as UTF-8 without a byte-order mark, whatever it came in."""
     start = stream.read(4)
-    rest = _Chained(start, stream)
+    rest: Readable = _Chained(start, stream)
     if start[:3] == codecs.BOM_UTF8:
         rest = _Chained(start[3:], stream)
     try:
@@ -255,26 +265,26 @@ def _utf8(name: str, stream: IO[bytes], csv: Csv) -> IO[bytes]:
     return _Recoded(name, rest, named)
 
 
-class _Chained(io.RawIOBase):
+class _Chained:
     """Bytes already read, then the rest."""
 
-    def __init__(self, start: bytes, stream: IO[bytes]) -> None:
+    def __init__(self, start: bytes, stream: Readable) -> None:
         self._start, self._stream = start, stream
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         start, self._start = self._start, b""
         return start + self._stream.read(max(size - len(start), 0))
 
 
-class _Recoded(io.RawIOBase):
+class _Recoded:
     """Another encoding, read as UTF-8."""
 
-    def __init__(self, name: str, stream: IO[bytes], encoding: str) -> None:
+    def __init__(self, name: str, stream: Readable, encoding: str) -> None:
         self._name, self._stream = name, stream
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._line = 1
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         while True:
             raw = self._stream.read(size)
             try:
@@ -392,7 +402,9 @@ def _even(piece: bytes, separator: bytes, width: int) -> bool:
     data = np.frombuffer(piece, dtype=np.uint8)
     ends = np.flatnonzero(data == _NEWLINE)
     commas = np.flatnonzero(data == separator[0])
-    held: bool = bool((np.searchsorted(commas, ends) == (width - 1) * np.arange(1, len(ends) + 1)).all())
+    held: bool = bool(
+        (np.searchsorted(commas, ends) == (width - 1) * np.arange(1, len(ends) + 1)).all()
+    )
     return held
 
 
@@ -421,7 +433,7 @@ def _columns(
         ) from error
 
 
-def _read(piece: bytes, schema: dict[str, type[pl.DataType]], csv: Csv) -> pl.DataFrame:
+def _read(piece: bytes, schema: Mapping[str, type[pl.DataType]], csv: Csv) -> pl.DataFrame:
     return pl.read_csv(
         io.BytesIO(piece),
         has_header=False,

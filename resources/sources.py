@@ -18,9 +18,14 @@ from typing import Protocol
 import polars as pl
 
 from forecast_core import generate, m5
+from forecast_core.clean import PLAIN
+from forecast_core.frequency import DAILY, Frequency
 from forecast_core.generate import DemoSpec
+from forecast_core.mapping import Csv, Policy
 from forecast_core.schema import TABLES
 from forecast_core.source_error import SourceError
+from resources.mapped_source import MappedSource
+from resources.source_text import text_header
 
 SOURCES = ("demo", "m5")
 _SALES = ("sales_train_evaluation", "sales_train_validation")
@@ -37,6 +42,17 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The name by which the configuration chooses it."""
+
+    @property
+    def frequency(self) -> Frequency:
+        """How often it speaks; the dates of weekly data are the first days of its weeks."""
+
+    @property
+    def policy(self) -> Policy:
+        """What becomes of gaps, returns and duplicates."""
+
+    def series(self) -> pl.DataFrame | None:
+        """The attributes of every series, where rows may be missing; None where none can be."""
 
     def stores(self) -> tuple[str, ...]:
         """Every store, sorted."""
@@ -61,6 +77,8 @@ class DemoSource:
     """Generated data: no file, any size."""
 
     name = "demo"
+    frequency = DAILY
+    policy = PLAIN
 
     def __init__(self, spec: DemoSpec) -> None:
         self.spec = spec
@@ -87,6 +105,9 @@ class DemoSource:
         """raw_calendar to `spec.ahead` days past the span."""
         return generate.raw_calendar(self.spec)
 
+    def series(self) -> None:
+        """No row is missing."""
+
     def inventory(self, store_id: str, first: date, last: date) -> pl.DataFrame:
         """raw_inventory of one store."""
         return self._history(store_id).inventory(first, last)
@@ -109,6 +130,8 @@ class M5Source:
     """
 
     name = "m5"
+    frequency = DAILY
+    policy = PLAIN
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -118,8 +141,12 @@ class M5Source:
         return self._wide.stores
 
     def span(self) -> tuple[date, date]:
-        """The first and the last day with sales."""
-        return self._wide.days[0], self._wide.days[-1]
+        """The first and the last day with sales, by the header alone."""
+        days = sorted(self._calendar.days[d] for d in self._header if d in self._calendar.days)
+        return (days[0], days[-1]) if days else (self._wide.days[0], self._wide.days[-1])
+
+    def series(self) -> None:
+        """No row is missing."""
 
     def series_order(self) -> pl.DataFrame:
         """`item_id, store_id` of every series, in the order of the sales file."""
@@ -160,6 +187,14 @@ class M5Source:
         return _find(self.folder, *_SALES)
 
     @cached_property
+    def _header(self) -> list[str]:
+        file = self._sales_file
+        if file.suffix == ".parquet":
+            with _decoding(file):
+                return pl.scan_parquet(file).collect_schema().names()
+        return text_header(file, Csv())
+
+    @cached_property
     def _calendar(self) -> m5.Calendar:
         file = _find(self.folder, "calendar")
         return m5.parse_calendar(_read(file), _origin(file))
@@ -179,21 +214,30 @@ def build_source(
     name: str,
     *,
     m5_dir: Path,
+    stage: Path | None = None,
     series: int = DemoSpec.series,
     stores: int = DemoSpec.stores,
     days: int = DemoSpec.days,
     seed: int = DemoSpec.seed,
 ) -> Source:
-    """The source of that name: "demo" (series, stores, days, seed) or "m5" (m5_dir).
+    """The source of that name: "demo" (series, stores, days, seed), "m5" (m5_dir), or the path of
+    a mapping file, whose tables are staged in the folder `stage`.
 
     Raises:
-        ValueError: an unknown name, or a demo of an impossible size.
+        ValueError: an unknown name, a demo of an impossible size, a mapping that cannot be used.
     """
     if name == "demo":
         return DemoSource(DemoSpec(series=series, stores=stores, days=days, seed=seed))
     if name == "m5":
         return M5Source(m5_dir)
-    raise ValueError(f"source {name!r} is unknown; use one of {', '.join(SOURCES)}")
+    if Path(name).suffix in (".yaml", ".yml"):
+        if stage is None:
+            raise ValueError(f"source {name!r}: say in which folder its tables are to be staged")
+        return MappedSource(Path(name), stage)
+    raise ValueError(
+        f"source {name!r} is unknown; use one of {', '.join(SOURCES)}, or the path of a mapping "
+        "(.yaml), which `forecast source init FILES...` writes"
+    )
 
 
 def _known(file: str, store_id: str, stores: tuple[str, ...]) -> None:

@@ -30,6 +30,7 @@ def source_of(settings: Settings) -> Source:
     return build_source(
         settings.source,
         m5_dir=settings.m5_dir,
+        stage=settings.stage,
         series=settings.demo_series,
         stores=settings.demo_stores,
         days=settings.demo_days,
@@ -39,8 +40,9 @@ def source_of(settings: Settings) -> Source:
 
 def data_span(settings: Settings) -> DataSpan:
     """First and last day of the configured source, and the as-of day (its last by default)."""
-    first, last = source_of(settings).span()
-    return DataSpan(first, last, settings.as_of or last)
+    source = source_of(settings)
+    first, last = source.span()
+    return DataSpan(first, last, settings.as_of or last, source.frequency)
 
 
 def lake_of(settings: Settings) -> Lake:

@@ -8,9 +8,11 @@ import polars as pl
 
 from forecast_assets.partitions import MONTH_STORE, RANGE_IS_ONE_RUN
 from forecast_core.by_store import ByStore
-from forecast_core.clean import clean
+from forecast_core.clean import Cleaned, clean
 from forecast_core.schema import TABLES
+from resources import DataSpan
 from resources.meter import metered
+from resources.sources import Source
 
 
 @dg.multi_asset(
@@ -31,12 +33,27 @@ from resources.meter import metered
     backfill_policy=RANGE_IS_ONE_RUN,
 )
 @metered
-def split_sales(raw_sales: ByStore, raw_prices: ByStore) -> tuple[ByStore, ByStore]:
-    """Split raw sales by the rules of `forecast_core.clean`."""
+def split_sales(
+    raw_sales: ByStore,
+    raw_prices: ByStore,
+    source: dg.ResourceParam[Source],
+    span: dg.ResourceParam[DataSpan],
+) -> tuple[ByStore, ByStore]:
+    """Split raw sales by the rules of `forecast_core.clean` and the policy of their source."""
     spotless: set[str] = set()
 
+    def split(store_id: str) -> Cleaned:
+        return clean(
+            raw_sales.load(store_id),
+            raw_prices.load(store_id),
+            policy=source.policy,
+            last=span.last,
+            step=span.frequency.step,
+            series=source.series(),
+        )
+
     def kept(store_id: str) -> pl.DataFrame:
-        result = clean(raw_sales.load(store_id), raw_prices.load(store_id))
+        result = split(store_id)
         if result.quarantined.is_empty():
             spotless.add(store_id)
         return result.kept
@@ -45,6 +62,6 @@ def split_sales(raw_sales: ByStore, raw_prices: ByStore) -> tuple[ByStore, BySto
         # Asked for after `kept`: most stores have nothing to quarantine and are not read twice.
         if store_id in spotless:
             return TABLES["quarantined_sales"].schema.to_frame()
-        return clean(raw_sales.load(store_id), raw_prices.load(store_id)).quarantined
+        return split(store_id).quarantined
 
     return ByStore(raw_sales.stores, kept), ByStore(raw_sales.stores, quarantined)

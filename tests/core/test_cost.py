@@ -189,3 +189,23 @@ def test_shares_cross_with_stores_and_keep_what_they_do_not_name() -> None:
     }
     nothing_written = dict.fromkeys(stores, 0.0)
     assert set(by_share(nothing_written, {Share("f"): 2.0, Share("g"): 0.0}).values()) == {2.0, 0.0}
+
+
+def test_a_driver_measured_in_a_place_stays_in_it_and_rows_are_whole() -> None:
+    stores = {Owner("dev", store_id=s, rows=r): float(r) for s, r in (("A", 100), ("B", 1))}
+    drivers = {
+        Share("gbm", "v1", "core", "A", series=2): 3.0,
+        Share("floor", None, "tail", "A", series=1): 1.0,
+        Share("gbm", "v1", "core", "B", series=5): 6.0,
+    }
+    found = {
+        (owner.forecaster, owner.store_id, owner.series, owner.rows): weight
+        for owner, weight in by_share(stores, drivers).items()
+    }
+    assert found == {
+        ("gbm", "A", 2, 67): 3.0,
+        ("floor", "A", 1, 33): 1.0,
+        ("gbm", "B", 5, 1): 6.0,
+    }
+    elsewhere = {Share("gbm", store_id="C"): 1.0}
+    assert by_share(stores, elsewhere) == stores

@@ -135,6 +135,27 @@ def test_a_newer_ledger_is_refused(url: str) -> None:
         Ledger(url)
 
 
+def test_an_older_ledger_is_brought_up_and_keeps_its_rows(url: str) -> None:
+    first = Ledger(url)
+    first.record(*settled())
+    before = first.charges()
+    first.close()
+    engine = sa.create_engine(url)
+    new = ("x_series", "x_rows", "x_code_version", "x_config_version")
+    with engine.begin() as connection:
+        for name in new:
+            connection.execute(sa.text(f"ALTER TABLE charges DROP COLUMN {name}"))
+        connection.execute(sa.text("UPDATE schema_version SET version = 1"))
+    engine.dispose()
+    with sa.create_engine(url).connect() as connection:
+        assert not {"x_series"} & {c["name"] for c in sa.inspect(connection).get_columns("charges")}
+    upgraded = Ledger(url)
+    assert upgraded.charges().equals(before)
+    assert upgraded.record(*settled("another"))
+    with pytest.raises(LedgerError, match="append-only"), upgraded._write() as connection:
+        connection.execute(sa.text("DELETE FROM charges"))
+
+
 def test_a_locked_database_is_a_clear_error_and_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     ledger = Ledger(f"sqlite:///{path}", timeout_s=0.1)

@@ -18,6 +18,7 @@ import pytest
 from forecast_core.cost import CostRecord
 from resources.meter import Meter, Share, metered, record_in
 from resources.meter_probe import ProcessProbe, held_gpus, probe
+from resources.meter_share import Laps
 
 MONTH_STORE = dg.MultiPartitionsDefinition(
     {
@@ -330,6 +331,50 @@ def test_a_body_may_split_its_cost_by_a_measured_driver(run: Run) -> None:
     assert quantities[0] == pytest.approx(3 * quantities[1], rel=1e-6)
     assert cpu["x_forecaster_version"].to_list() == ["v1", None]
     assert charges["BilledCost"].sum() == steps(meter)["money"].item()
+
+
+def test_laps_split_a_step_by_cpu_and_shared_time_by_series(run: Run) -> None:
+    def work(seconds: float) -> None:
+        began = time.process_time()
+        while time.process_time() - began < seconds:
+            pass
+
+    seen = {}
+
+    @dg.asset
+    @metered
+    def serves_two(context: dg.AssetExecutionContext, meter: dg.ResourceParam[Meter]) -> int:
+        laps = Laps(meter, context, "predict_seconds")
+        a, b = (
+            Share("gbm", segment_group="A", series=30),
+            Share("floor", segment_group="B", series=10),
+        )
+        work(0.04)
+        laps.lap(a, b)
+        work(0.06)
+        laps.lap(a)
+        seen.update(laps.seconds)
+        return 1
+
+    _, meter = run(serves_two)
+    charges = meter.ledger.charges().filter(pl.col("x_asset") == "serves_two")
+    cpu = charges.filter(pl.col("SkuId") == "vcpu_s").sort("x_forecaster", descending=True)
+    assert cpu["x_series"].to_list() == [30, 10]
+    assert set(charges["x_method"]) == {"predict_seconds"}
+    gbm, floor = (float(quantity) for quantity in cpu["PricingQuantity"])
+    assert gbm / floor == pytest.approx(9.0, rel=0.3)
+    assert [round(s, 2) for s in seen.values()] == pytest.approx([0.09, 0.01], abs=0.03)
+
+
+def test_a_charge_says_by_which_code_and_configuration(tmp_path: Path, project_root: Path) -> None:
+    card = project_root / "policies" / "price_card.yaml"
+    url = f"sqlite:///{tmp_path / 'versions.db'}"
+    meter = Meter(url, card, "dev", code_version="c1", config_version="p1")
+    assert dg.materialize([made], resources={"meter": meter, "io_manager": dg.mem_io_manager})
+    meter.flush()
+    charges = meter.ledger.charges()
+    assert set(charges["x_code_version"]) == {"c1"}
+    assert set(charges["x_config_version"]) == {"p1"}
 
 
 def test_the_process_between_steps_is_overhead_and_the_parts_leave_no_hole(run: Run) -> None:

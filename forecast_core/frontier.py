@@ -150,7 +150,8 @@ def by_level(past: Past, held: Contest, by: Mapping[date, Scales]) -> pl.DataFra
 
     The governed one has quantiles from the second window on, calibrated on the windows before.
     """
-    scored, pairs = [], []
+    scored: list[pl.DataFrame] = []
+    pairs: list[pl.DataFrame] = []
     for run in held.runs:
         if run.forecaster not in ("floor", "gbm", GOVERNED):
             continue

@@ -8,7 +8,9 @@ Both take a sample of whole stores: a comparison needs many series, not all of t
 
 import base64
 import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -189,7 +191,7 @@ def _figure(value: float | None) -> str:
 
 
 def _markdown(table: pl.DataFrame) -> str:
-    columns = {
+    columns: dict[str, Callable[[Any], str]] = {
         "segment": str, "forecaster": str, "series": str, "wape": _figure, "wrmsse": _figure,
         "fva_wape": _figure, "cpu_ms_per_series": _figure,
         "error_avoided_per_cpu_s": _figure, "error_avoided_per_usd": _figure, "efficient": str,

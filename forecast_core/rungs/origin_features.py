@@ -77,6 +77,17 @@ def build(sales: pl.DataFrame, origins: Sequence[date]) -> pl.DataFrame:
     )
 
 
+def at_end(grid: Grid, department: np.ndarray, store_id: str) -> pl.DataFrame:
+    """Features of the last day of a grid of `units` and `sell_price`; as `build` gives them.
+
+    Args:
+        grid: `HISTORY_DAYS` + 1 columns at least; `department`: the code of each of its items.
+    """
+    last = grid.day(grid.n_days - 1)
+    found = _Past(grid, department).at(last).with_columns(store_id=pl.lit(store_id))
+    return found.select("date", "item_id", "store_id", *STORED)
+
+
 def _departments(sales: pl.DataFrame) -> np.ndarray:
     """The department of each item, as a code, in the order of the sorted items."""
     of = sales.select("item_id", "dept_id").unique("item_id").sort("item_id")

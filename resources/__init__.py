@@ -41,6 +41,7 @@ class Settings:
     price_card: Path = PROJECT_ROOT / "policies" / "price_card.yaml"
     segment_policy: Path = PROJECT_ROOT / "policies" / "segments.yaml"
     admission_policy: Path = PROJECT_ROOT / "policies" / "admission.yaml"
+    lifecycle_policy: Path = PROJECT_ROOT / "policies" / "lifecycle.yaml"
     demo_series: int = 600
     demo_stores: int = 3
     demo_days: int = 730
@@ -71,6 +72,7 @@ class Settings:
             price_card=Path(env.get("FORECAST_PRICE_CARD", cls.price_card)),
             segment_policy=Path(env.get("FORECAST_SEGMENT_POLICY", cls.segment_policy)),
             admission_policy=Path(env.get("FORECAST_ADMISSION_POLICY", cls.admission_policy)),
+            lifecycle_policy=Path(env.get("FORECAST_LIFECYCLE_POLICY", cls.lifecycle_policy)),
             demo_series=_whole(env, "FORECAST_DEMO_SERIES", cls.demo_series, at_least=1),
             demo_stores=_whole(env, "FORECAST_DEMO_STORES", cls.demo_stores, at_least=1),
             demo_days=_whole(env, "FORECAST_DEMO_DAYS", cls.demo_days, at_least=60),
@@ -141,6 +143,10 @@ class DataSpan:
     last: date
     as_of: date
     frequency: Frequency = DAILY
+
+    def days(self, periods: int) -> int:
+        """That many periods, in days."""
+        return periods * self.frequency.step
 
 
 def with_environment(text: str) -> str:

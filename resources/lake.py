@@ -35,7 +35,7 @@ from resources.commits import Commit, commit, is_local
 from resources.file_layout import FileLayout
 from resources.predicates import Keys, predicate
 from resources.storable import HIDDEN, check_filed_by, storable
-from resources.traffic import Traffic, traffic_read, traffic_written
+from resources.traffic import Traffic, sizes_by_path, traffic_read, traffic_written
 
 # The library percent-encodes these in the paths it hands out, and no reader decodes them.
 _UNREADABLE = re.compile(r"[^A-Za-z0-9/._+,=@~:-]")
@@ -46,6 +46,10 @@ class Books(Protocol):
 
     def wrote(self, uri: str, done: Commit) -> None:
         """These files were added to the table at `uri`, and are on stable storage."""
+
+
+# Refuses to read files of the table at a location: path -> (tier, bytes).
+Guard = Callable[[str, Mapping[str, tuple[str, int]]], None]
 
 
 class MissingTable(LookupError):
@@ -84,7 +88,7 @@ class Lake:
 
     `as_of` is the day that ages count from: a date, or a callable asked at each write; None
     when unknown, and then rows stay in the tier where they land. `books` are told of every file
-    that is written.
+    that is written; `guard` is asked before files are read (archived objects cannot be).
 
     Raises:
         ValueError: a local root with a character that the Delta library spells two ways.
@@ -97,8 +101,9 @@ class Lake:
         as_of: date | Callable[[], date | None] | None = None,
         storage_options: Mapping[str, str] | None = None,
         books: Books | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        self.books = books
+        self.books, self.guard = books, guard
         self.root = str(root).rstrip("/")
         strange = _UNREADABLE.search(self.root) if is_local(self.root) else None
         if strange:
@@ -331,6 +336,8 @@ class LakeTable:
         """
         handle = handle or self.pin()
         touched = self._touched(handle, cells, keys or {})
+        if self.lake.guard is not None:
+            self.lake.guard(self.uri, sizes_by_path(touched))
         frame = pl.scan_delta(handle, storage_options=self._options)
         frame = frame.filter(self._within(cells) & _carries(keys or {}))
         if where is not None:

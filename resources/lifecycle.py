@@ -28,6 +28,7 @@ from forecast_core.tiers import Tier
 from resources.commits import Commit, find_commit
 from resources.lake import Lake, LakeTable
 from resources.predicates import Keys
+from resources.s3 import ObjectClasses, is_s3
 from resources.storable import PERIOD, TIER
 from resources.storage_ledger import MoveRecord, StorageLedger
 from resources.table_files import MissingFile, files_of, sha256
@@ -122,8 +123,18 @@ class Mover:
         """
         check_movable(due.part, self.books.holds(table.uri))
         self.lake.policy.rule(due.tier)
+        if self.lake.guard is not None:
+            sizes = zip(due.part.paths, due.part.sizes, strict=True)
+            tier = due.part.tier.value
+            self.lake.guard(table.uri, {path: (tier, size) for path, size in sizes})
         attempt = _Attempt(self, table, due)
         return attempt.run()
+
+    def record(self, table: LakeTable, done: Commit, origin: str) -> None:
+        """What a verified commit added: hashes, and on S3 the storage class of its tier."""
+        self.books.wrote(table.uri, done, origin)
+        if is_s3(table.uri):  # last: an archived object could not be hashed any more
+            ObjectClasses(self.policy).set(table.uri, done.added)
 
     def settle(self, table: LakeTable, patience: timedelta | None = None) -> int:
         """Close the moves that died half-way: verify those that committed, forget the others.
@@ -149,7 +160,7 @@ class Mover:
             self.put_back(table, cells, keys, move.base_version, done, before)
             self.books.close(move.id, "restored", done)
         else:
-            self.books.wrote(table.uri, done, move.kind)
+            self.record(table, done, move.kind)
             self.books.close(move.id, "verified", done)
         return True
 
@@ -165,6 +176,7 @@ class Mover:
             and what `make` raises.
         """
         as_of = self.lake.as_of
+        self._unarchive(table, cells, until)
         if as_of is not None and until <= as_of:
             raise ValueError(f"the day of return {until} is not after {as_of}; choose a later one")
         moved = []
@@ -177,6 +189,20 @@ class Mover:
             self.books.stay(table.uri, stay)
             moved.append(self.make(table, Due(part, tier, "rehydrate", reason)))
         return moved
+
+    def _unarchive(self, table: LakeTable, cells: Cells, until: date) -> None:
+        """Ask the store for archived objects, once for all; the lake's guard says when to retry."""
+        if not is_s3(table.uri) or self.lake.guard is None:
+            return
+        files = {
+            path: (part.tier.value, size)
+            for part in parts_of(table)
+            for path, size in zip(part.paths, part.sizes, strict=True)
+            if any(part.meets(cells.first, cells.last, s) for s in cells.stores or (None,))
+        }
+        days = max((until - (self.lake.as_of or until)).days, self.policy.rehydrate_days)
+        ObjectClasses(self.policy).restore(table.uri, files, days)
+        self.lake.guard(table.uri, files)
 
     def put_back(
         self,
@@ -214,7 +240,7 @@ class Mover:
                 f"machine, then run `forecast lake restore {table.table.name} --version "
                 f"{base_version}` elsewhere; vacuum keeps that version until then"
             )
-        self.books.wrote(table.uri, again, "restore")
+        self.record(table, again, "restore")
         return again
 
 
@@ -248,7 +274,7 @@ class _Attempt:
         after = content_of(table, self.cells, self.keys, done.version)
         if after != self.before:
             self._restore(done, after)
-        books.wrote(table.uri, done, due.kind)
+        self.mover.record(table, done, due.kind)
         books.close(self.id, "verified", done)
         return Moved(
             due,

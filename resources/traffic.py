@@ -34,6 +34,14 @@ def traffic_read(files: pl.DataFrame) -> dict[str, Traffic]:
     return _by_tier(files.select(tiers, "size_bytes").iter_rows())
 
 
+def sizes_by_path(files: pl.DataFrame) -> dict[str, tuple[str, int]]:
+    """Path -> (tier, bytes), from flattened add actions of the log."""
+    column = f"partition.{TIER}"
+    tiers = pl.col(column) if column in files.columns else pl.lit(Tier.HOT.value)
+    rows = files.select("path", tiers.alias("tier"), "size_bytes").iter_rows()
+    return {path: (tier, size) for path, tier, size in rows}
+
+
 def _by_tier(files: Iterable[tuple[str | None, int]]) -> dict[str, Traffic]:
     found: dict[str, Traffic] = {}
     for named, size in files:

@@ -6,11 +6,13 @@ Belongs here: which object stands behind each resource key. Does not: what they 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from datetime import date
+from functools import lru_cache, partial
 from typing import Any
 
 import dagster as dg
 
+from forecast_core.lifecycle import LifecyclePolicy
 from forecast_core.segments import SegmentPolicy
 from forecast_core.tiers import Tier
 from resources import DataSpan, Settings
@@ -18,9 +20,14 @@ from resources.coordinator import escrow_of
 from resources.delta_io import TieredDeltaIOManager
 from resources.gate import Gate
 from resources.lake import Lake
+from resources.late_books import LateBooks
+from resources.lifecycle import Mover
 from resources.meter import Meter
 from resources.policies import load_policy
+from resources.price_card import load_price_card
+from resources.s3 import ObjectClasses, is_s3, probe
 from resources.sources import Source, build_source
+from resources.storage_ledger import open_storage_ledger
 from resources.versions import code_version, config_version
 
 
@@ -42,12 +49,48 @@ def data_span(settings: Settings) -> DataSpan:
     """First and last day of the configured source, and the as-of day (its last by default)."""
     source = source_of(settings)
     first, last = source.span()
-    return DataSpan(first, last, settings.as_of or last, source.frequency)
+    as_of = source.frequency.start(settings.as_of or last)
+    return DataSpan(first, last, as_of, source.frequency)
+
+
+def lifecycle_policy_of(settings: Settings) -> LifecyclePolicy:
+    """How storage is looked after in this installation."""
+    return load_policy(settings.lifecycle_policy, LifecyclePolicy.parse)
 
 
 def lake_of(settings: Settings) -> Lake:
-    """The lake of this environment."""
-    return Lake(settings.lake_root, as_of=data_span(settings).as_of)
+    """The lake of this environment, its files recorded in the storage ledger.
+
+    Raises:
+        UnsafeStore: the bucket does not honour conditional puts.
+    """
+    policy = lifecycle_policy_of(settings)
+    guard = None
+    if is_s3(settings.lake_root):
+        probed(settings.lake_root)
+        card = load_price_card(settings.price_card)
+        rates = card.on(date.today(), settings.environment)
+        guard = partial(ObjectClasses(policy).check_readable, rates=rates)
+    return Lake(
+        settings.lake_root,
+        policy.tiers,
+        as_of=data_span(settings).as_of,
+        books=LateBooks(settings.ledger, policy),
+        guard=guard,
+    )
+
+
+@lru_cache(maxsize=4)
+def probed(root: str) -> str:
+    """A bucket's root, once it was shown to be safe for commits."""
+    probe(root)
+    return root
+
+
+def mover_of(settings: Settings, lake: Lake | None = None) -> Mover:
+    """Who moves the parts of the lake of this environment."""
+    books = open_storage_ledger(settings.ledger)
+    return Mover(lake or lake_of(settings), books, lifecycle_policy_of(settings))
 
 
 def build_resources(settings: Settings) -> Mapping[str, Any]:
@@ -67,6 +110,7 @@ def build_resources(settings: Settings) -> Mapping[str, Any]:
         "source": source_of(settings),
         "segment_policy": load_policy(settings.segment_policy, SegmentPolicy.parse),
         "lake": lake,
+        "mover": dg.ResourceDefinition(lambda _: mover_of(settings, lake)),  # opened when asked
         "meter": meter,
         "escrow": dg.ResourceDefinition(lambda _: escrow_of(settings)),  # opened when a sensor asks
         **{f"{tier.value}_io_manager": TieredDeltaIOManager(lake, tier, meter) for tier in Tier},

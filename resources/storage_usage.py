@@ -1,0 +1,189 @@
+"""What lies under the data root on a day, and what it costs: tables, leftovers, everything else.
+
+Belongs here: counting bytes, rows and money by table, tier, store and pipeline, and charging them
+once a day. Does not: prices (`forecast_core.cost`), deleting (`vacuum`).
+
+Kinds: `live` files of the newest version; `tombstones`, which only older versions name (or none);
+`log` of a table; `early`, what deleted files still owe of a minimum duration; `other`, whatever
+else is there (run and event store, ledger, marts, reports), charged as hot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from forecast_core.cost import Charge, early_deletion_charge, storage_charge
+from forecast_core.price_card import Rates
+from forecast_core.schema import TABLES, Table
+from forecast_core.settlement import Owner, Settlement, Usage, charge_row
+from forecast_core.tiers import Tier
+from resources.lake import Lake, LakeTable
+from resources.ledger import Ledger
+from resources.ledger_history import COST_LEDGER, COST_STEPS
+from resources.lifecycle import parts_of
+from resources.table_files import files_of
+
+COST_STORAGE = Table(
+    "cost_storage",
+    {
+        "date": pl.Date,
+        "kind": pl.String,
+        "table": pl.String,
+        "tier": pl.String,
+        "store_id": pl.String,
+        "pipeline": pl.String,
+        "files": pl.Int64,
+        "bytes": pl.Int64,
+        "rows": pl.Int64,
+        "money": pl.Float64,
+        "currency": pl.String,
+    },
+    key=("date", "kind", "table", "tier", "store_id"),
+    cut="day",
+    sort=("table", "kind", "tier", "store_id"),
+)
+ALL_TABLES = (*TABLES.values(), COST_LEDGER, COST_STEPS, COST_STORAGE)
+_LOG = "_delta_log/"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Files of one kind: their sizes are what is paid for."""
+
+    kind: str
+    table: str
+    tier: str
+    store_id: str | None
+    rows: int
+    sizes: tuple[int, ...]
+
+
+def stored(lake: Lake, others: Mapping[str, Path]) -> list[Stored]:
+    """Everything of a lake, and of the folders beside it, by name."""
+    found: list[Stored] = []
+    for declared in ALL_TABLES:
+        table = lake.table(declared)
+        if table.exists():
+            found += _of_table(table)
+    for name, folder in others.items():
+        found += _of_folder(name, folder, lake.root)
+    return found
+
+
+def _of_table(table: LakeTable) -> Iterator[Stored]:
+    name = table.table.name
+    parts = parts_of(table)
+    live = {path for part in parts for path in part.paths}
+    by: dict[tuple[str, str | None], list[int]] = {}
+    rows: dict[tuple[str, str | None], int] = {}
+    for part in parts:
+        key = (part.tier.value, part.owner if table.table.by_store else None)
+        by.setdefault(key, []).extend(part.sizes)
+        rows[key] = rows.get(key, 0) + part.rows
+    if not table.partition_columns:
+        files = pl.DataFrame(table.pin().get_add_actions(flatten=True))
+        live = set(files["path"]) if files.height else set()
+        if files.height:
+            by["hot", None] = files["size_bytes"].to_list()
+            rows["hot", None] = int(files["num_records"].sum())
+    for (tier, store), sizes in by.items():
+        yield Stored("live", name, tier, store, rows[tier, store], tuple(sizes))
+    leftover: dict[str, list[int]] = {}
+    log: list[int] = []
+    for path, size in files_of(table.uri).sizes().items():
+        if path.startswith(_LOG):
+            log.append(size)
+        elif path not in live:
+            leftover.setdefault(_tier_in(path), []).append(size)
+    for tier, sizes in leftover.items():
+        yield Stored("tombstones", name, tier, None, 0, tuple(sizes))
+    yield Stored("log", name, "hot", None, 0, tuple(log))
+
+
+def _tier_in(path: str) -> str:
+    first = path.partition("/")[0]
+    named = first.removeprefix("tier=")
+    return named if first != named and named in set(Tier) else Tier.HOT.value
+
+
+def _of_folder(name: str, folder: Path, lake_root: str) -> Iterator[Stored]:
+    if folder.is_file():
+        yield Stored("other", name, "hot", None, 0, (folder.stat().st_size,))
+        return
+    sizes: list[int] = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if os.path.join(where, f) != lake_root]
+        for file in files:
+            try:
+                sizes.append(os.stat(os.path.join(where, file)).st_size)
+            except FileNotFoundError:  # a journal that came and went
+                continue
+    if sizes:
+        yield Stored("other", name, "hot", None, 0, tuple(sizes))
+
+
+def usage(
+    held: Sequence[Stored],
+    day: date,
+    rates: Rates,
+    pipelines: Mapping[str, str],
+    early: Iterable[tuple[str, str, int, int]] = (),
+) -> pl.DataFrame:
+    """A day of what is stored, as rows of `COST_STORAGE`.
+
+    `early`: files deleted that day (table, tier, bytes, age in days).
+    """
+    rows = []
+    for item in held:
+        money = storage_charge(item.sizes, item.tier, day, rates).cost
+        rows.append(_row(item, day, float(money), rates, pipelines))
+    for table, tier, size, age in early:
+        owed = early_deletion_charge(size, tier, age, day, rates).cost
+        item = Stored("early", table, tier, None, 0, (size,))
+        rows.append(_row(item, day, float(owed), rates, pipelines))
+    frame = pl.DataFrame(rows, schema=COST_STORAGE.schema, orient="row")
+    by = ["date", "kind", "table", "tier", "store_id", "pipeline", "currency"]
+    summed = frame.group_by(by).agg(pl.col("files", "bytes", "rows", "money").sum())
+    return COST_STORAGE.conform(summed)
+
+
+def _row(
+    item: Stored, day: date, money: float, rates: Rates, pipelines: Mapping[str, str]
+) -> tuple[object, ...]:
+    pipeline = pipelines.get(item.table, "platform")
+    size = sum(item.sizes)
+    return (
+        day, item.kind, item.table, item.tier, item.store_id, pipeline,
+        len(item.sizes), size, item.rows, money, rates.currency,
+    )  # fmt: skip
+
+
+def charge(
+    ledger: Ledger, held: Sequence[Stored], day: date, rates: Rates, environment: str
+) -> int:
+    """Charge a UTC day of what is stored to the ledger; rows written.
+
+    A day of a table, kind and tier is charged once: by the first who asks.
+    """
+    by: dict[tuple[str, str, str], list[int]] = {}
+    for item in held:
+        by.setdefault((item.kind, item.table, item.tier), []).extend(item.sizes)
+    start = datetime.combine(day, time(), UTC)
+    rows = []
+    for (kind, table, tier), sizes in by.items():
+        line: Charge = storage_charge(sizes, tier, day, rates)
+        if not line.quantity:
+            continue
+        owner = Owner(environment=environment, pipeline="storage", asset=table)
+        # Live files keep the name that they have always been charged under.
+        of = table if kind == "live" else f"{kind}:{table}"
+        name = f"{environment}:storage:{of}:{day}"
+        settled = Settlement(name, owner, start, start + timedelta(days=1), Usage())
+        rows.append(charge_row(settled, rates, line, owner, "whole"))
+    return ledger.append(rows)

@@ -36,7 +36,7 @@ class Record:
         self.money = _floats()
         self.used = _floats()
         self.work_money = _floats()
-        self.runs = self.passes = self.failed = self.lost = self.superseded = 0
+        self.runs = self.passes = self.failed = self.stopped = self.lost = self.superseded = 0
         self.unstarted = 0
         self.rejections: dict[str, int] = {}
         self.delays: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))

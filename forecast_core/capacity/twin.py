@@ -5,8 +5,11 @@ Belongs here: time, the queue, what runs, what is charged when. Does not: any ru
 
 As in the live host a run is judged when it is submitted, and what is held is judged again at ticks:
 the end of a run is noticed at the next one. A pass that could not change anything is left out: it
-takes an arrival, an end, a pause or period that passed, or a run that became overdue. Equal runs
-are one entry with a count, so a pass costs what there are kinds of runs, not runs.
+takes an arrival, the end of what something waits for, a pause or period that passed, or a run that
+became overdue. Equal runs are one entry with a count, so a pass costs what there are kinds of runs.
+
+A run that has cost what was held for it is stopped (the live host writes that cap on it); it runs
+again under twice the quote.
 """
 
 from __future__ import annotations
@@ -15,30 +18,32 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from forecast_core.admission import (
     Decision,
     Holding,
     Load,
-    Quote,
     Request,
-    Shape,
     Snapshot,
     decide,
 )
 from forecast_core.admission_policy import PROTECTED, Policy
-from forecast_core.capacity.arrivals import Arrivals, Batch, Kind, Truth
+from forecast_core.capacity.arrivals import Arrivals, Batch, Truth
+from forecast_core.capacity.beliefs import Beliefs
+from forecast_core.capacity.books import Books
 from forecast_core.capacity.calendar import DAY, midnight
 from forecast_core.capacity.record import Record
+
+DONE, FAILED, STOPPED = "done", "failed", "stopped"
 
 Decide = Callable[[Snapshot, Policy], list[Decision]]
 Progress = Callable[[int], None]
 
 RETRIES = 6
-REFIT_S = 600.0  # as live quotes are fitted again (`resources.measured_quotes`)
-_BY_TIME = ("host", "stage", "cap", "fan_out")  # refused for room: time alone frees none
+STOP_S = 1.0  # how long a run may go on beyond its cap before the watchdog ends it
+_FOR_ROOM = ("host", "stage", "cap", "fan_out")  # refused for room: time alone frees none
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class Waiting:
     count: int
     batch: Batch
     attempt: int = 0
+    raised: int = 0
 
 
 @dataclass(slots=True)
@@ -60,6 +66,7 @@ class Cohort:
     count: int
     batch: Batch
     attempt: int
+    raised: int
 
 
 @dataclass(slots=True)
@@ -70,47 +77,7 @@ class _Ending:
     count: int = 0
     money: float = 0.0
     ratio: float = 0.0
-    failed: bool = False
-
-
-@dataclass
-class Books:
-    """Money gone in the current period of each node, as the live escrow counts it."""
-
-    policy: Policy
-    environment: str
-    spent: dict[str, dict[str, int]] = field(default_factory=dict)
-    opened: dict[str, float] = field(default_factory=dict)
-    ends: float = -math.inf
-
-    def turn(self, now: float) -> None:
-        """Open the periods that hold `now`; what belonged to earlier ones is forgotten."""
-        if now < self.ends:
-            return
-        self.ends = math.inf
-        for name, budget in self.policy.budgets.items():
-            opened, ends = self.policy.period(budget.period, now)
-            if self.opened.get(name) != opened:
-                self.opened[name] = opened
-                self.spent.pop(name, None)
-            self.ends = min(self.ends, ends)
-
-    def settle(self, pipeline: str, work_class: str, admitted: float, money: int) -> None:
-        """Book what a run that was admitted then has cost."""
-        for node in self.policy.path(self.environment, pipeline, work_class):
-            if admitted >= self.opened[node]:
-                classes = self.spent.setdefault(node, {})
-                classes[work_class] = classes.get(work_class, 0) + money
-
-    def over(self) -> dict[str, float]:
-        """Node -> share of its limit that is spent beyond it."""
-        found = {}
-        for node, classes in self.spent.items():
-            limit = self.policy.budgets[node].limit
-            gone = sum(classes.values())
-            if gone > limit > 0:
-                found[node] = gone / limit - 1
-        return found
+    fate: str = DONE
 
 
 class Twin:
@@ -125,9 +92,11 @@ class Twin:
         luck: Callable[[int], float] = lambda _day: 1.0,
         spent: Mapping[str, Mapping[str, int]] | None = None,
         decide: Decide = decide,
+        capped: bool = True,
     ) -> None:
-        """`luck`: day -> what multiplies that day's durations and charges. `spent`: node -> class
-        -> nanos gone before the first day, in the periods that hold it."""
+        """`capped`: runs are stopped at the money held for them. `luck`: day -> what multiplies
+        that day's durations and charges. `spent`: node -> class -> nanos gone before the first day,
+        in the periods that hold it."""
         self.arrivals, self.days, self.policy = arrivals, days, arrivals.policy
         self.environment = arrivals.plan.environment
         self.start = midnight(arrivals.plan.first, self.policy.offset_s)
@@ -135,6 +104,7 @@ class Twin:
         self.books = Books(self.policy, self.environment)
         self.books.turn(self.start)
         self.books.spent.update({node: dict(classes) for node, classes in (spent or {}).items()})
+        self._capped = capped
         self._decide, self._luck, self._rng = decide, luck, random.Random(seed)
         self._events: list[tuple[float, int, str, Any]] = []
         self._number = 0
@@ -144,12 +114,14 @@ class Twin:
         self._left: dict[tuple[int, str], int] = {}
         self._later: dict[tuple[int, str], list[Batch]] = {}
         self._last_start: dict[str, float] = {}
+        self._again_as: dict[tuple[int, int, int], str] = {}
         self._next_wake = math.inf
+        self._reasons: set[tuple[str, str]] = set()
         self._items_due = 0
         self._covered = 0
         self._day_luck = 1.0
         self._positions: dict[tuple[str, str], int] = {}
-        self._estimates = _Estimates(bool(arrivals.errors))
+        self._beliefs = Beliefs(bool(arrivals.errors))
 
     # ---- time --------------------------------------------------------------------------------
 
@@ -178,8 +150,8 @@ class Twin:
     def _happens(self, now: float, name: str, what: Any) -> bool:
         """Let an event happen; does it call for a pass?"""
         if name == "end":
-            self._ends(now, self._endings.pop(what))
-        elif name == "arrive":
+            return self._ends(now, self._endings.pop(what))
+        if name == "arrive":
             self._arrive(now, what)
         elif name == "day":
             self._open_day(now, what)
@@ -217,24 +189,37 @@ class Twin:
                     del self._waiting[name]
                     self.record.superseded += old.count
                     self._done(now, old.batch, old.count)
-        self._enlist(now, batch, batch.count, 0)
+        self._enlist(now, batch, batch.count)
 
-    def _enlist(self, now: float, batch: Batch, count: int, attempt: int) -> None:
+    def _enlist(
+        self, now: float, batch: Batch, count: int, attempt: int = 0, raised: int = 0
+    ) -> None:
+        self._reasons.add(("", ""))  # nobody has judged it yet
+        again = self._again_as.get((id(batch), attempt, raised), "") if attempt else ""
+        if again in self._waiting:  # runs that failed like others before them join those
+            self._waiting[again].count += count
+            return
         self._number += 1
         kind = batch.kind
         covers = round(kind.series) if kind.work.covers else 0
         request = Request(
-            f"w{self._number:09d}", self._estimates.shape(kind), now, batch.deadline, batch.launch,
+            f"w{self._number:09d}",
+            self._beliefs.shape(kind, raised),
+            now,
+            batch.deadline,
+            batch.launch,
             covers,
-        )  # fmt: skip
-        self._waiting[request.id] = Waiting(request, count, batch, attempt)
+        )
+        self._waiting[request.id] = Waiting(request, count, batch, attempt, raised)
+        if attempt:
+            self._again_as[id(batch), attempt, raised] = request.id
 
     def _pass(self, now: float) -> None:
         """One call of `decide` over everything that waits, and what follows from it."""
         self.books.turn(now)
-        if self._estimates.refit(now):
+        if self._beliefs.refit(now):
             for waiting in self._waiting.values():
-                shape = self._estimates.shape(waiting.batch.kind)
+                shape = self._beliefs.shape(waiting.batch.kind, waiting.raised)
                 waiting.request = waiting.request._replace(shape=shape)
         snapshot = self.snapshot(now)
         decisions = self._decide(snapshot, self.policy)
@@ -252,6 +237,7 @@ class Twin:
         for (name, rung), count in starts.items():
             self._start(now, self._waiting[name], rung, count)
         wake = math.inf
+        self._reasons = set()
         for decision in refused:
             if decision.action == "reject":
                 waiting = self._waiting.pop(decision.id)
@@ -259,7 +245,8 @@ class Twin:
                 self._done(now, waiting.batch, waiting.count)
             else:
                 self.record.held(now, decision)
-                wake = min(wake, self._chance(now, decision))
+                wake = min(wake, self._chance(now, decision, bool(starts)))
+                self._reasons.add(self._reason(decision))
         if wake < math.inf:
             self._next_wake = wake = math.ceil(wake / self.policy.tick_s) * self.policy.tick_s
             self._push(wake, "wake", None)
@@ -285,13 +272,26 @@ class Twin:
             counts=counts,
         )
 
-    def _chance(self, now: float, decision: Decision) -> float:
+    def _chance(self, now: float, decision: Decision, started: bool) -> float:
         """The next moment at which time alone may change what a held run is told."""
-        tick = self.policy.tick_s
+        tick, code = self.policy.tick_s, decision.code
         moments = [decision.latest, decision.latest - tick]
-        if not decision.code.startswith(_BY_TIME):
+        if code == "load":  # the queue's age falls only when one of it has started
+            moments.append(now + tick if started else math.inf)
+        elif not code.startswith(_FOR_ROOM):
             moments.append(decision.earliest)
         return min((m for m in moments if m > now), default=math.inf)
+
+    def _reason(self, decision: Decision) -> tuple[str, str]:
+        """What must end before a held run can be told otherwise; ('', '') for anything."""
+        request, code = self._waiting[decision.id].request, decision.code
+        if code.startswith("stage"):
+            return "stage", request.shape.stage
+        if code == "cap":
+            return "class", request.shape.work_class
+        if code == "fan_out":
+            return "launch", request.launch
+        return ("time", "") if code in ("peak", "load", "blocked", "problem") else ("", "")
 
     # ---- runs --------------------------------------------------------------------------------
 
@@ -304,7 +304,9 @@ class Twin:
         quote = next(q for q in request.shape.quotes if q.rung == rung)
         self._number += 1
         running = request._replace(id=f"h{self._number:09d}")
-        cohort = Cohort(Holding(running, quote, now), rung, count, batch, waiting.attempt)
+        cohort = Cohort(
+            Holding(running, quote, now), rung, count, batch, waiting.attempt, waiting.raised
+        )
         self._cohorts[running.id] = cohort
         self._covered += count * request.covers
         self._last_start[work_class] = now
@@ -323,19 +325,24 @@ class Twin:
         position = self._positions.get(key)
         if position is None:
             position = self._rng.randrange(size)
-        chance, endings = self._rng.random, dict[tuple[int, bool], _Ending]()
-        begun = now / tick_s
-        each = wall * luck / tick_s
+        chance = self._rng.random
+        endings: dict[tuple[int, str], _Ending] = {}
+        begun, each = now / tick_s, wall * luck / tick_s
+        cap = cohort.holding.quote.money / (truth.money * luck) if truth.money else math.inf
+        cap = cap if self._capped else math.inf
         for index in range(position, position + cohort.count):
             w, m = pool[index % size]
-            failed = failures > 0.0 and chance() < failures
-            if failed:  # it dies somewhere on its way
-                share = chance()
+            fate = DONE
+            if failures > 0.0 and chance() < failures:  # it dies somewhere on its way
+                fate, share = FAILED, chance()
                 w, m = w * share, m * share
-            slot = (int(begun + each * w) + 1, failed)
+            if m > cap:
+                longer = min(m - cap, m / (w * wall * luck) * STOP_S)
+                fate, w, m = STOPPED, w * cap / m, cap + longer
+            slot = (int(begun + each * w) + 1, fate)
             ending = endings.get(slot)
             if ending is None:
-                ending = endings[slot] = _Ending(cohort, failed=failed)
+                ending = endings[slot] = _Ending(cohort, fate=fate)
             ending.count += 1
             ending.ratio += m
         self._positions[key] = (position + cohort.count) % size
@@ -343,33 +350,48 @@ class Twin:
             ending.money = ending.ratio * truth.money * luck
         return [(tick, ending) for (tick, _), ending in endings.items()]
 
-    def _ends(self, now: float, endings: list[_Ending]) -> None:
+    def _ends(self, now: float, endings: list[_Ending]) -> bool:
+        """Settle what ended; may it let something that waits start?"""
         self.books.turn(now)
+        freed = {("", "")}
         for ending in endings:
             cohort, batch, count = ending.cohort, ending.cohort.batch, ending.count
             request = cohort.holding.request
             cohort.count -= count
             if cohort.count == 0:
                 del self._cohorts[request.id]
+            shape = request.shape
+            freed |= {("stage", shape.stage), ("class", shape.work_class)}
+            freed.add(("launch", request.launch))
             kind, money = batch.kind, math.ceil(ending.money)
-            self.books.settle(
-                kind.pipeline, request.shape.work_class, cohort.holding.admitted, money
-            )
+            self.books.settle(kind.pipeline, shape.work_class, cohort.holding.admitted, money)
             truth = kind.truths[cohort.rung]
             self.record.ended(now, batch, cohort.rung, truth, count, ending.ratio, money)
             self._covered -= count * request.covers
-            if ending.failed:
-                self.record.failed += count
-                if cohort.attempt < RETRIES:
-                    self._enlist(now, batch, count, cohort.attempt + 1)
-                    continue
-                self.record.lost += count
-            else:
-                self._estimates.saw(kind.name, cohort.rung, count, ending.money, truth.money)
-                self._items_due = max(0, self._items_due - count * request.covers)
-                self.record.succeeded(now, batch, cohort.rung, count)
+            if ending.fate != DONE:
+                self._again(now, cohort, ending)
+                continue
+            self._beliefs.saw(kind.name, cohort.rung, count, ending.money, truth.money)
+            self._items_due = max(0, self._items_due - count * request.covers)
+            self.record.succeeded(now, batch, cohort.rung, count)
             self._done(now, batch, count)
         self.record.check(self.books.over())
+        return not freed.isdisjoint(self._reasons)
+
+    def _again(self, now: float, cohort: Cohort, ending: _Ending) -> None:
+        """Runs failed or were stopped: they run again, up to a number of times."""
+        batch, count, raised = cohort.batch, ending.count, cohort.raised
+        if ending.fate == STOPPED:
+            self.record.stopped += count
+            self._beliefs.stopped(batch.kind, cohort.rung, count, cohort.holding.quote.money)
+            raised += 1
+        else:
+            self.record.failed += count
+        if cohort.attempt < RETRIES:
+            self._enlist(now, batch, count, cohort.attempt + 1, raised)
+        else:
+            self.record.lost += count
+            self._done(now, batch, count)
 
     def _done(self, now: float, batch: Batch, count: int) -> None:
         """So many runs of a batch are over; what waited for the whole of it arrives."""
@@ -379,49 +401,3 @@ class Twin:
             del self._left[key]
             for later in self._later.pop(key, ()):
                 self._push(max(now, later.at), "arrive", later)
-
-
-class _Estimates:
-    """What the platform believes of its runs, corrected by what it saw since (intraday refit)."""
-
-    def __init__(self, wrong: bool) -> None:
-        self._wrong = wrong
-        self._fitted_at = -math.inf
-        self._seen: dict[tuple[str, str], tuple[int, float]] = {}
-        self._factor: dict[tuple[str, str], tuple[int, float]] = {}
-        self._shapes: dict[int, tuple[Kind, Shape]] = {}
-
-    def saw(self, name: str, rung: str, count: int, money: float, mean: float) -> None:
-        """Runs ended: what they cost in all, and what one costs in truth on average."""
-        if self._wrong and mean > 0:
-            number, total = self._seen.get((name, rung), (0, 0.0))
-            self._seen[name, rung] = (number + count, total + money / mean)
-
-    def refit(self, now: float) -> bool:
-        """Fit again if it is time and something new was seen; has anything changed?"""
-        if not self._wrong or now < self._fitted_at + REFIT_S or self._seen == self._factor:
-            return False
-        self._fitted_at = now
-        self._factor = dict(self._seen)
-        self._shapes.clear()
-        return True
-
-    def shape(self, kind: Kind) -> Shape:
-        """What admission is told of a run of this kind by now."""
-        if not self._factor:
-            return kind.shape
-        if id(kind) not in self._shapes:
-            quotes = tuple(self._quote(kind, quote) for quote in kind.shape.quotes)
-            self._shapes[id(kind)] = (kind, replace(kind.shape, quotes=quotes))
-        return self._shapes[id(kind)][1]
-
-    def _quote(self, kind: Kind, quote: Quote) -> Quote:
-        """The quote as measured: the mean of what was seen, its tail, and room for few runs."""
-        number, total = self._factor.get((kind.name, quote.rung), (0, 0.0))
-        if number == 0:
-            return quote
-        truth = kind.truths[quote.rung]
-        level = total / number * (1 + 0.5 / math.sqrt(number))
-        wall, money = kind.tail[quote.rung]
-        charges = tuple((p, math.ceil(truth.money * money * level)) for p, _ in quote.charges)
-        return replace(quote, charges=charges, wall_s=truth.wall_s * wall * level)

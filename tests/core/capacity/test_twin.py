@@ -10,10 +10,11 @@ import yaml
 from forecast_core.admission import Holding, Load, Request, Snapshot, decide
 from forecast_core.admission_policy import PROTECTED, Policy
 from forecast_core.capacity.arrivals import Arrivals
+from forecast_core.capacity.books import Books
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.stress import ALL_AT_ONCE, CALM, CATALOGUE
-from forecast_core.capacity.twin import Books, Twin
+from forecast_core.capacity.twin import Twin
 
 POLICIES = Path(__file__).parents[3] / "policies"
 

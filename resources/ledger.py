@@ -84,15 +84,23 @@ class Ledger:
         """The connections, for other books that are kept in the same database."""
         return self._engine
 
-    def record(self, settlement: Row, rows: Sequence[Row]) -> bool:
+    def record(
+        self, settlement: Row, rows: Sequence[Row], cursor: tuple[str, str] | None = None
+    ) -> bool:
         """Write a settlement with its charges, unless its attempt is settled already.
 
         Returns whether anything was written: False when the key is taken or the attempt is closed.
+        `cursor`: a name and a value that it moves to, together with what is written.
 
         Raises:
             LedgerLocked: another writer held the ledger too long; nothing was written.
         """
-        return self.record_all([(settlement, rows)])[0]
+        now = {"recorded_at": datetime.now(UTC)}
+        with self._write() as connection:
+            written = self._record(connection, settlement, rows, now)
+            if written and cursor is not None:
+                _move(connection, *cursor)
+            return written
 
     def record_all(self, batch: Sequence[tuple[Row, Sequence[Row]]]) -> list[bool]:
         """`record` for each, in the order given, in one transaction."""
@@ -112,7 +120,8 @@ class Ledger:
         return True
 
     def _closed(self, connection: sa.Connection, settlement: Row) -> bool:
-        if settlement["x_step_key"] is None:  # overhead and idle are no attempts
+        # Overhead and idle are no attempts, nor is what a process does outside any run.
+        if settlement["x_step_key"] is None or settlement["x_run_id"] is None:
             return False
         attempt = [settlements.c[k] == settlement[k] for k in ("x_run_id", "x_step_key")]
         query = sa.select(sa.literal(1)).where(
@@ -204,9 +213,7 @@ class Ledger:
     def move_cursor(self, name: str, value: str) -> None:
         """Remember where `name` stopped. Not part of the append-only record."""
         with self._write() as connection:
-            _inserted(connection, cursors, {"name": name, "value": value})
-            update = sa.update(cursors).where(cursors.c.name == name).values(value=value)
-            connection.execute(update)
+            _move(connection, name, value)
 
     def close(self) -> None:
         """Release the connections."""
@@ -311,6 +318,11 @@ def _inserted(connection: sa.Connection, table: sa.Table, row: Row) -> bool:
     insert = _insert_once(connection, table).values(dict(row))
     returned = connection.execute(insert.returning(*table.primary_key.columns))
     return returned.first() is not None
+
+
+def _move(connection: sa.Connection, name: str, value: str) -> None:
+    _inserted(connection, cursors, {"name": name, "value": value})
+    connection.execute(sa.update(cursors).where(cursors.c.name == name).values(value=value))
 
 
 def _insert_once(connection: sa.Connection, table: sa.Table) -> Any:

@@ -1,9 +1,9 @@
 """One new day of features for every series, beside mlforecast's `update` and its rebuild.
 
-Ours is what a night does: read each store's kept window from its bytes, push the day's rows, make
-the new origin's features, and write the window back. mlforecast holds its series in memory and is
-not charged for reading or writing: `update` with the day, then the features of the step. Its
-rebuild makes the same features over the whole history.
+Both hold their state in memory: ours pushes the day's rows on each store's window and makes the new
+origin's features; mlforecast takes `update` with the day, then makes the features of the step.
+Keeping our state between nights (bytes to window and back) is shown beside, mlforecast's is not
+written at all. Its rebuild makes the same features over the whole history.
 
 mlforecast makes only the columns that it has operations for (last day, five means, a maximum and
 a deviation); ours makes all that are stored. Those shared must have the same values first.
@@ -41,7 +41,7 @@ def run(quick: bool) -> dict[str, float | int | str]:
         "ratio_cpu_rebuild": rebuild.result["rebuild_s"] / ours.result["night_s"],
         "max_abs_diff": differs,
         "ours_cpu_s": ours.result["night_s"],
-        "ours_of_which_reading_and_writing_s": ours.result["io_s"],
+        "ours_state_read_and_written_s": ours.result["io_s"],
         "ours_window_once_cpu_s": ours.result["window_s"],
         "peer_cpu_s": update.result["night_s"],
         "peer_rebuild_cpu_s": rebuild.result["rebuild_s"],
@@ -80,15 +80,15 @@ def _ours(stores: int | None) -> dict[str, Any]:
         lambda: [FeatureState.from_bytes(held).to_bytes() for held in kept.values()], REPEATS
     )
 
-    def night() -> pl.DataFrame:
-        found = []
-        for store, held in kept.items():
-            state = FeatureState.from_bytes(held).push(days[store])
-            found.append(state.features())
-            state.to_bytes()
-        return pl.concat(found)
+    night_s, features = float("inf"), pl.DataFrame()
+    for _ in range(REPEATS):
+        states = {store: FeatureState.from_bytes(held) for store, held in kept.items()}
 
-    night_s, features = cpu_seconds(night, REPEATS)
+        def night(of: dict[str, FeatureState] = states) -> pl.DataFrame:
+            return pl.concat(state.push(days[store]).features() for store, state in of.items())
+
+        seconds, features = cpu_seconds(night)
+        night_s = min(night_s, seconds)
     return {
         "window_s": window_s,
         "io_s": io_s,

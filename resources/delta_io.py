@@ -132,6 +132,8 @@ class TieredDeltaIOManager(dg.IOManager):
         def observe(read: Read) -> None:
             for tier, fetched in read.traffic.items():
                 self.meter.read(context, fetched.bytes, fetched.files, tier)
+            if self.lake.books is not None:
+                self.lake.books.read(table.uri, read.parts)
 
         if wanted is TableView:
             return TableView(table, observe)

@@ -35,7 +35,14 @@ from resources.commits import Commit, commit, is_local
 from resources.file_layout import FileLayout
 from resources.predicates import Keys, predicate
 from resources.storable import HIDDEN, check_filed_by, storable
-from resources.traffic import Traffic, sizes_by_path, traffic_read, traffic_written
+from resources.traffic import (
+    Place,
+    Traffic,
+    sizes_by_path,
+    traffic_by_part,
+    traffic_read,
+    traffic_written,
+)
 
 # The library percent-encodes these in the paths it hands out, and no reader decodes them.
 _UNREADABLE = re.compile(r"[^A-Za-z0-9/._+,=@~:-]")
@@ -46,6 +53,9 @@ class Books(Protocol):
 
     def wrote(self, uri: str, done: Commit) -> None:
         """These files were added to the table at `uri`, and are on stable storage."""
+
+    def read(self, uri: str, parts: Mapping[Place, Traffic]) -> None:
+        """An asset read these parts of the table at `uri`."""
 
 
 # Refuses to read files of the table at a location: path -> (tier, bytes).
@@ -81,6 +91,7 @@ class Read:
     bytes: int
     version: int
     traffic: Mapping[str, Traffic]  # files and bytes by tier
+    parts: Mapping[Place, Traffic]  # and by (tier, period, owner)
 
 
 class Lake:
@@ -352,6 +363,7 @@ class LakeTable:
             int(touched["size_bytes"].sum()),
             handle.version(),
             traffic_read(touched),
+            traffic_by_part(touched, self.owner_column),
         )
 
     def by_store(

@@ -6,6 +6,7 @@ Belongs here: what happens to a file between its commit and its record. Does not
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from sqlalchemy.exc import DBAPIError
 
@@ -14,6 +15,7 @@ from resources.commits import Commit
 from resources.ledger import LedgerError
 from resources.s3 import ObjectClasses, is_s3
 from resources.storage_ledger import WRITE, StorageLedger, open_storage_ledger
+from resources.traffic import Place, Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -41,3 +43,10 @@ class LateBooks:
             _log.warning("%s: files not recorded, the next scrub will: %s", uri, error)
         if is_s3(uri):  # last: an archived object could not be hashed any more
             ObjectClasses(self._policy).set(uri, done.added)
+
+    def read(self, uri: str, parts: Mapping[Place, Traffic]) -> None:
+        """An asset read these parts of the table at `uri`: what the placement planner counts."""
+        try:
+            self.ledger.read(uri, parts)
+        except (LedgerError, DBAPIError) as error:
+            _log.warning("%s: a read was not counted: %s", uri, error)

@@ -25,6 +25,7 @@ from forecast_core.cells import Cells
 from forecast_core.content import content_hash
 from forecast_core.lifecycle import Due, Kind, LifecyclePolicy, Part, Stay, check_movable
 from forecast_core.tiers import Tier
+from resources.all_tables import ALL_TABLES
 from resources.commits import Commit, find_commit
 from resources.lake import Lake, LakeTable
 from resources.predicates import Keys
@@ -110,6 +111,20 @@ class Mover:
     def __init__(self, lake: Lake, books: StorageLedger, policy: LifecyclePolicy) -> None:
         self.lake, self.books, self.policy = lake, books, policy
         self.options = lake.storage_options or None
+
+    def tables(self) -> list[LakeTable]:
+        """Every table of the lake that exists, those of the books included."""
+        found = (self.lake.table(declared) for declared in ALL_TABLES)
+        return [table for table in found if table.exists()]
+
+    def table(self, name: str) -> LakeTable:
+        """A table of the lake by name.
+
+        Raises:
+            ValueError: no dataset of that name is declared.
+        """
+        declared = next((table for table in ALL_TABLES if table.name == name), name)
+        return self.lake.table(declared)
 
     def make(self, table: LakeTable, due: Due) -> Moved:
         """Make one move of a part of the table.

@@ -27,6 +27,7 @@ from resources.ledger import open_ledger
 from resources.storable import TIER
 from resources.storage_tables import files, holds, metadata, moves, reads, stays
 from resources.table_files import files_of, sha256
+from resources.traffic import Place, Traffic
 
 WRITE, SCRUB = "write", "scrub"
 
@@ -218,9 +219,8 @@ class StorageLedger:
         """Windows that were rehydrated, those whose day has passed included."""
         query = sa.select(*(stays.c[f.name] for f in fields(Stay))).where(stays.c.uri == uri)
         with self._engine.connect() as connection:
-            return [
-                Stay(*row[:4], Tier.named(row[4]), *row[5:]) for row in connection.execute(query)
-            ]
+            rows: list[dict[str, Any]] = [dict(row) for row in connection.execute(query).mappings()]
+        return [Stay(**{**row, "tier": Tier.named(row["tier"])}) for row in rows]
 
     def end_stays(self, uri: str, as_of: date) -> None:
         """Forget the stays that are over and whose parts have returned."""
@@ -230,7 +230,7 @@ class StorageLedger:
 
     # -- reads -----------------------------------------------------------------------------
 
-    def read(self, uri: str, parts: Mapping[tuple[str, str, str], tuple[int, int]]) -> None:
+    def read(self, uri: str, parts: Mapping[Place, Traffic]) -> None:
         """Count a read of today: (tier, period, owner) -> (files, bytes)."""
         if not parts:
             return

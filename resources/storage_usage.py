@@ -18,37 +18,16 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast_core.cost import Charge, early_deletion_charge, storage_charge
+from forecast_core.cost import Charge, Usage, early_deletion_charge, storage_charge
 from forecast_core.price_card import Rates
-from forecast_core.schema import TABLES, Table
-from forecast_core.settlement import Owner, Settlement, Usage, charge_row
+from forecast_core.settlement import Owner, Settlement, charge_row
 from forecast_core.tiers import Tier
+from resources.all_tables import ALL_TABLES, COST_STORAGE
 from resources.lake import Lake, LakeTable
 from resources.ledger import Ledger
-from resources.ledger_history import COST_LEDGER, COST_STEPS
 from resources.lifecycle import parts_of
 from resources.table_files import files_of
 
-COST_STORAGE = Table(
-    "cost_storage",
-    {
-        "date": pl.Date,
-        "kind": pl.String,
-        "table": pl.String,
-        "tier": pl.String,
-        "store_id": pl.String,
-        "pipeline": pl.String,
-        "files": pl.Int64,
-        "bytes": pl.Int64,
-        "rows": pl.Int64,
-        "money": pl.Float64,
-        "currency": pl.String,
-    },
-    key=("date", "kind", "table", "tier", "store_id"),
-    cut="day",
-    sort=("table", "kind", "tier", "store_id"),
-)
-ALL_TABLES = (*TABLES.values(), COST_LEDGER, COST_STEPS, COST_STORAGE)
 _LOG = "_delta_log/"
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from forecast_core.tiers import Tier
 from resources.commits import DataFile
-from resources.storable import TIER
+from resources.storable import PERIOD, TIER
 
 
 class Traffic(NamedTuple):
@@ -40,6 +40,20 @@ def sizes_by_path(files: pl.DataFrame) -> dict[str, tuple[str, int]]:
     tiers = pl.col(column) if column in files.columns else pl.lit(Tier.HOT.value)
     rows = files.select("path", tiers.alias("tier"), "size_bytes").iter_rows()
     return {path: (tier, size) for path, tier, size in rows}
+
+
+Place = tuple[str, str, str]  # tier, period, owner ('' where there is none)
+
+
+def traffic_by_part(files: pl.DataFrame, owner_column: str | None) -> dict[Place, Traffic]:
+    """Files and bytes by physical part, from flattened add actions of a table that is cut."""
+    tier, period = f"partition.{TIER}", f"partition.{PERIOD}"
+    if tier not in files.columns or files.is_empty():
+        return {}
+    owner = pl.col(f"partition.{owner_column}") if owner_column else pl.lit("")
+    by = files.group_by(tier, period, owner.alias("owner"))
+    counted = by.agg(pl.len().alias("files"), pl.col("size_bytes").sum().alias("bytes"))
+    return {(t, p, o or ""): Traffic(n, size) for t, p, o, n, size in counted.iter_rows()}
 
 
 def _by_tier(files: Iterable[tuple[str | None, int]]) -> dict[str, Traffic]:

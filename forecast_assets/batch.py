@@ -40,7 +40,7 @@ class Cycle:
     """What a cycle covers: data `first`..`last`, a forecast made at `cutoff`.
 
     `stores` and `groups` in the order in which the instance lists their partitions;
-    `feature_days` is how far back a forecaster looks.
+    `feature_days` is how far back a forecaster looks, `horizon` how far ahead, in days.
     """
 
     first: date

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from forecast_assets.batch import RANGE_END, RANGE_START
-from forecast_assets.partitions import STORES
+from forecast_assets.partitions import FREQUENCY, STORES
 from resources import DataSpan
 
 Job = Any  # what `define_asset_job` returns has no public name
@@ -32,6 +32,10 @@ prediction_job = dg.define_asset_job(
 publishing_job = dg.define_asset_job(
     "publishing_job", dg.AssetSelection.assets("prediction_reconciled", "eval_accuracy")
 )
+
+
+# Every night; of weekly data the night after a week has ended.
+_NIGHTS = f"* * {(FREQUENCY.anchor + 1) % 7}" if FREQUENCY.weekly else "* * *"
 
 
 def _over_stores(instance: dg.DagsterInstance, day: str) -> dict[str, str]:
@@ -66,9 +70,9 @@ ALL: Sequence[Job] = [
 ]
 
 SCHEDULES: Sequence[dg.ScheduleDefinition] = [
-    _each_store_today("nightly_landing", landing_job, "0 1 * * *", by_month=True),
-    _each_store_today("nightly_features", features_job, "30 1 * * *", by_month=True),
-    _each_store_today("nightly_prediction", prediction_job, "0 3 * * *", by_month=False),
+    _each_store_today("nightly_landing", landing_job, f"0 1 {_NIGHTS}", by_month=True),
+    _each_store_today("nightly_features", features_job, f"30 1 {_NIGHTS}", by_month=True),
+    _each_store_today("nightly_prediction", prediction_job, f"0 3 {_NIGHTS}", by_month=False),
     dg.ScheduleDefinition(
         name="weekly_training",
         job=training_job,

@@ -27,10 +27,19 @@ def _next_month(day: date) -> date:
 STORES = dg.DynamicPartitionsDefinition(name=f"stores_{_SETTINGS.dataset}")
 MONTHS = dg.MonthlyPartitionsDefinition(
     start_date=_SPAN.first.replace(day=1).isoformat(),
-    end_date=_next_month(_SPAN.last + timedelta(days=_SETTINGS.horizon)).isoformat(),
+    end_date=_next_month(_SPAN.last + timedelta(_SPAN.days(_SETTINGS.horizon))).isoformat(),
 )
-CUTOFF_DAYS = dg.DailyPartitionsDefinition(
-    start_date=_SPAN.first.isoformat(), end_date=(_SPAN.last + timedelta(days=1)).isoformat()
+# A forecast is made at the end of a period: of a day, or of a week known by its first day.
+CUTOFF_DAYS: dg.TimeWindowPartitionsDefinition = (
+    dg.WeeklyPartitionsDefinition(
+        start_date=_SPAN.first.isoformat(),
+        end_date=(_SPAN.last + timedelta(days=7)).isoformat(),
+        day_offset=(_SPAN.frequency.anchor + 1) % 7,  # Dagster's weeks begin with a Sunday
+    )
+    if _SPAN.frequency.weekly
+    else dg.DailyPartitionsDefinition(
+        start_date=_SPAN.first.isoformat(), end_date=(_SPAN.last + timedelta(days=1)).isoformat()
+    )
 )
 # Beside the groups, one fit that serves them all: the shapes that forecasts are aligned to.
 ALIGNMENT = "alignment"
@@ -41,6 +50,8 @@ SEGMENT_GROUPS = dg.StaticPartitionsDefinition(
 
 MONTH_STORE = dg.MultiPartitionsDefinition({"month": MONTHS, "store": STORES})
 CUTOFF_STORE = dg.MultiPartitionsDefinition({"cutoff": CUTOFF_DAYS, "store": STORES})
+
+FREQUENCY = _SPAN.frequency
 
 # A range of partitions is one run: one process, one set of imports, one plan.
 RANGE_IS_ONE_RUN = dg.BackfillPolicy.single_run()

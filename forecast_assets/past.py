@@ -16,7 +16,9 @@ from resources.table_view import TableView
 SOLD = list(TABLES["cleaned_sales"].columns)
 
 
-def past_of(cleaned_sales: TableView, feature_sales: TableView, calendar: pl.DataFrame) -> Past:
+def past_of(
+    cleaned_sales: TableView, feature_sales: TableView, calendar: pl.DataFrame, step: int = 1
+) -> Past:
     """Windows of one store, read when asked for and metered as the step's."""
 
     def sales(store: str, first: date, last: date) -> pl.DataFrame:
@@ -25,4 +27,4 @@ def past_of(cleaned_sales: TableView, feature_sales: TableView, calendar: pl.Dat
     def features(store: str, first: date, last: date) -> pl.DataFrame:
         return feature_sales.frame(Cells(first, last, (store,)))
 
-    return Past(sales, features, calendar)
+    return Past(sales, features, calendar, step)

@@ -41,11 +41,18 @@ class Past:
             price is planned before it holds.
         features: (store, first, last) -> `feature_sales` rows.
         calendar: `raw_calendar`, past and known future.
+        step: days in a period (7 for weekly data).
     """
 
     sales: Load
     features: Load
     calendar: pl.DataFrame
+    step: int = 1
+
+    @property
+    def training_days(self) -> int:
+        """How far back a shared model learns: weeks are fewer, so it looks further."""
+        return gbm.TRAINING_DAYS if self.step == 1 else 3 * gbm.TRAINING_DAYS
 
     @classmethod
     def of_frames(
@@ -90,7 +97,7 @@ def gbm_examples(
 ) -> tuple[list[gbm.Examples], gbm.Coding]:
     """The examples of every store and the coding that they share."""
     coding = gbm.Coding.of(past.calendar, members)
-    first = cutoff - timedelta(days=gbm.TRAINING_DAYS)
+    first = cutoff - timedelta(days=past.training_days)
     parts = [
         gbm.examples(
             past.features(store, first, cutoff),
@@ -101,6 +108,7 @@ def gbm_examples(
             cutoff,
             horizon,
             spec,
+            past.step,
         )
         for store, series in _stores(members)
     ]

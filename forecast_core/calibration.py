@@ -85,7 +85,12 @@ def trial(
         classified as they were then; empty where history is too short for a trial.
     """
     sample = series.filter(pl.col("store_id").is_in(backtest.sample_stores(series, TRIAL_SERIES)))
-    windows = backtest.origins(as_of, horizon, 1 if sample.height >= _FEW_SERIES else 3)
+    count = 1 if sample.height >= _FEW_SERIES else 3
+    windows = (
+        backtest.origins(as_of, horizon, count)
+        if past.step == 1
+        else backtest.origins(as_of, horizon, count, stride=1)  # every week is a stored origin
+    )
     model: gbm.Model | None = None
     drivers: dict[str, float] = {}
     found = []
@@ -108,7 +113,10 @@ def trial(
         if not quiet.is_empty():
             better.append(backtest.run_statistical(past, quiet, cutoff, horizon))
         rows = backtest.over_floor(backtest.run_floor(past, members, cutoff, horizon), *better)
-        rows = backtest.aligned(past, rows, members, cutoff, horizon)
+        if past.step == 1:
+            rows = backtest.aligned(past, rows, members, cutoff, horizon)
+        else:
+            rows = rows.filter((pl.col("ds") - cutoff).dt.total_days() % past.step == 0)
         labelled = rows.join(
             members.select(*KEY, "segment"), on=list(KEY), how="left", maintain_order="left"
         )

@@ -3,10 +3,11 @@
 Belongs here: the one notion of a period, its season, and counting in periods. Does not: what a
 forecaster does with either.
 
-Code that lays series out on a gapless grid counts days. Weekly data passes through it *compacted*:
-week number n since the epoch is written as day n since the epoch, so that consecutive weeks are
-consecutive days, and is *spread* back afterwards. Whatever has no notion of a weekday (scores,
-reconciliation, intermittent-demand methods) thereby serves both frequencies as it is.
+A week stands on its first day, so the machinery of days serves it: windows of whole weeks hold as
+many rows of weekly data as they have weeks, and what is asked for is a horizon of `step` times as
+many days, of which only whole periods are published (`only`). Where neighbouring rows must be
+neighbouring days (scores, reconciliation), weekly data passes through *compacted*: week number n
+since the epoch is written as day n since the epoch, and is *spread* back afterwards.
 """
 
 from __future__ import annotations
@@ -95,6 +96,22 @@ class Frequency:
     def ahead(self, cutoff: date, periods: int) -> list[date]:
         """The periods after `cutoff`, nearest first."""
         return [self.after(cutoff, k) for k in range(1, periods + 1)]
+
+    def periods(self, first: date, last: date) -> list[date]:
+        """The dates of the periods that begin within `first`..`last`."""
+        begin = self.start(first)
+        begin = begin if begin >= first else begin + timedelta(days=self.step)
+        return [begin + timedelta(days=k) for k in range(0, (last - begin).days + 1, self.step)]
+
+    def only(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Forecast rows (`ds, cutoff`) of whole periods after the cutoff.
+
+        A forecaster that counts in days answers for each of them; weekly data stands on the first
+        day of its weeks, and the others are nobody's.
+        """
+        if not self.weekly:
+            return rows
+        return rows.filter((pl.col("ds") - pl.col("cutoff")).dt.total_days() % self.step == 0)
 
     def between(self, first: date, last: date) -> int:
         """Periods from `first` to `last`, both included."""

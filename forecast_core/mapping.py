@@ -281,7 +281,7 @@ class SourceMapping(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> SourceMapping:
-        facts = {"sales": self.sales, "prices": self.prices}
+        facts: dict[str, Facts | None] = {"sales": self.sales, "prices": self.prices}
         facts |= {f"known.{at}": table for at, table in enumerate(self.known)}
         for name, table in facts.items():
             if table is not None and table.date.calendar and self.calendar is None:

@@ -48,7 +48,7 @@ def decode(keys: Sequence[str], cut: Cut) -> Scope:
     days, stores = zip(*(_split(key, cut) for key in keys), strict=True)
     window = sorted(set(days))
     for day, following in itertools.pairwise(window):
-        if following != _next(day, cut):
+        if following not in _next(day, cut):
             raise ValueError(
                 f"partitions {day} and {following} leave a gap between them: "
                 "launch one run for each gapless range"
@@ -120,5 +120,8 @@ def _split(key: str, cut: Cut) -> tuple[date, str]:
     return day, store
 
 
-def _next(day: date, cut: Cut) -> date:
-    return next_month(day) if cut in ("month_store", "month") else day + timedelta(days=1)
+def _next(day: date, cut: Cut) -> tuple[date, ...]:
+    """What may follow a key's day: a cutoff is a day's or a week's."""
+    if cut in ("month_store", "month"):
+        return (next_month(day),)
+    return (day + timedelta(days=1), day + timedelta(days=7))

@@ -17,6 +17,7 @@ from forecast_assets.partitions import (
 )
 from forecast_core.accuracy import evaluate, fva, scales
 from forecast_core.cells import Cells
+from forecast_core.frequency import Frequency
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.reconcile import bottom_up
 from forecast_core.rungs.floor import seasonal_mean
@@ -48,11 +49,15 @@ def _hierarchy(segments: pl.DataFrame) -> Hierarchy:
 )
 @metered
 def prediction_reconciled(
-    context: dg.AssetExecutionContext, prediction_daily: pl.DataFrame, demand_segments: TableView
+    context: dg.AssetExecutionContext,
+    prediction_daily: pl.DataFrame,
+    demand_segments: TableView,
+    span: dg.ResourceParam[DataSpan],
 ) -> pl.DataFrame:
     """Coherent forecasts of all twelve levels: each node is the sum of the item-stores below."""
-    cutoff = _day(context)
-    return bottom_up(prediction_daily, _hierarchy(demand_segments.latest(cutoff)))
+    hierarchy = _hierarchy(demand_segments.latest(_day(context)))
+    rows = bottom_up(span.frequency.compact(prediction_daily, "cutoff", "ds"), hierarchy)
+    return span.frequency.spread(rows, "cutoff", "ds")
 
 
 @dg.asset(
@@ -84,18 +89,28 @@ def eval_accuracy(
         context.log.info(f"no sales after {cutoff} yet: nothing to score")
         return TABLES["eval_accuracy"].schema.to_frame()
     hierarchy = _hierarchy(demand_segments.latest(cutoff))
-    history = cleaned_sales.by_store(Cells(span.first, cutoff), SOLD)
-    by = scales(history.frames(), hierarchy, span.first, cutoff)
-    naive = _seasonal_naive(prediction_floor, cleaned_sales, cutoff)
+    often = span.frequency
+    history = cleaned_sales.by_store(Cells(span.first, cutoff), SOLD).map(
+        lambda sold: often.compact(sold, "date")
+    )
+    days = often.compact_day(span.first), often.compact_day(cutoff)
+    by = scales(history.frames(), hierarchy, *days)
+    naive = often.only(_seasonal_naive(prediction_floor, cleaned_sales, cutoff, often))
     compared = {"seasonal_naive": naive, "floor": prediction_floor, "governed": prediction_daily}
-    scored = [evaluate(prediction, actual, by, name) for name, prediction in compared.items()]
-    return fva(pl.concat(scored, how="diagonal"), floor="seasonal_naive")
+    actual = often.compact(actual, "date")
+    scored = [
+        evaluate(often.compact(prediction, "cutoff", "ds"), actual, by, name)
+        for name, prediction in compared.items()
+    ]
+    return often.spread(fva(pl.concat(scored, how="diagonal"), floor="seasonal_naive"), "cutoff")
 
 
-def _seasonal_naive(served: pl.DataFrame, cleaned_sales: TableView, cutoff: date) -> pl.DataFrame:
+def _seasonal_naive(
+    served: pl.DataFrame, cleaned_sales: TableView, cutoff: date, often: Frequency
+) -> pl.DataFrame:
     """Last week again, for whoever was served: what any forecast must beat."""
     week = cleaned_sales.frame(Cells(cutoff, cutoff).back(6), ["item_id", "store_id", *SALES])
-    horizon = served["ds"].n_unique()
+    horizon = served["ds"].n_unique() * often.step
     naive = []
     for (store_id,), rows in served.partition_by("store_id", as_dict=True).items():
         items = rows["item_id"].unique().to_list()

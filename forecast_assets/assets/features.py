@@ -39,7 +39,11 @@ def feature_sales(
     until = min(cells.last, span.as_of)
     if until < cells.first:
         return ByStore((), lambda _: TABLES["feature_sales"].schema.to_frame())
-    origins = origin_features.origin_days(cells.first, until, (span.as_of,))
+    origins = (
+        span.frequency.periods(cells.first, until)
+        if span.frequency.weekly
+        else origin_features.origin_days(cells.first, until, (span.as_of,))
+    )
     history = Cells(cells.first, until, cells.stores).back(origin_features.HISTORY_DAYS)
     return cleaned_sales.by_store(history, READ).map(
         lambda sales: origin_features.build(sales, origins)

@@ -6,7 +6,7 @@ Belongs here: gathering examples store by store and keeping the fitted text. Doe
 
 import hashlib
 import json
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 import polars as pl
@@ -19,7 +19,7 @@ from forecast_assets.partitions import (
     SPREAD,
 )
 from forecast_assets.past import past_of
-from forecast_core import alignment, calibration
+from forecast_core import alignment, backtest, calibration
 from forecast_core.backtest import Past
 from forecast_core.cells import Cells
 from forecast_core.rungs import gbm, statistical
@@ -61,19 +61,19 @@ def forecasters(
     cutoff = span.as_of
     segments = demand_segments.latest(cutoff)
     laps = Laps(meter, context, "fit_seconds")
+    past = past_of(cleaned_sales, feature_sales, raw_calendar, span.frequency.step)
 
     def fit(name: str, members: pl.DataFrame) -> gbm.Fitted:
         if name == ALIGNMENT:
+            if span.frequency.weekly:  # a shape is of weekdays
+                return gbm.Fitted(alignment.Shapes((), (), {}, {}).to_bytes(), {"stores": 0.0})
             return _shapes(cleaned_sales, raw_calendar, segments, cutoff)
         if name == SPREAD:
-            past = past_of(cleaned_sales, feature_sales, raw_calendar)
-            return _spread(past, segments, cutoff, settings.horizon, segment_policy)
+            return _spread(past, segments, cutoff, span.days(settings.horizon), segment_policy)
         group = segment_policy.group(name)
         if group.rung == "gbm" and not members.is_empty():
             spec = gbm.GbmSpec.of_size(group.features, members.height)
-            return _shared(
-                members, feature_sales, cleaned_sales, raw_calendar, cutoff, settings.horizon, spec
-            )
+            return backtest.fit_gbm(past, members, cutoff, span.days(settings.horizon), spec)
         if group.rung == "statistical":
             return _chosen(members, cleaned_sales, cutoff)
         return gbm.Fitted(b'{"kind": "floor"}', {"series": float(members.height)})
@@ -98,34 +98,6 @@ def forecasters(
             }
         )
     return pl.DataFrame(rows, schema=TABLES["forecasters"].schema)
-
-
-def _shared(
-    members: pl.DataFrame,
-    feature_sales: TableView,
-    cleaned_sales: TableView,
-    calendar: pl.DataFrame,
-    cutoff: date,
-    horizon: int,
-    spec: gbm.GbmSpec,
-) -> gbm.Fitted:
-    coding = gbm.Coding.of(calendar, members)
-    parts = []
-    for (store_id,), series in members.partition_by("store_id", as_dict=True).items():
-        window = Cells(cutoff - timedelta(days=gbm.TRAINING_DAYS), cutoff, (str(store_id),))
-        parts.append(
-            gbm.examples(
-                feature_sales.frame(window),
-                cleaned_sales.frame(window, SALES),
-                series,
-                calendar,
-                coding,
-                cutoff,
-                horizon,
-                spec,
-            )
-        )
-    return gbm.fit(parts, coding, spec)
 
 
 def _spread(

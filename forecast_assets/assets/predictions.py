@@ -31,7 +31,7 @@ from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
 from forecast_core.segments import Rung, SegmentPolicy
 from forecast_core.settlement import Share
-from resources import Settings
+from resources import DataSpan, Settings
 from resources.meter import Meter, metered
 from resources.meter_share import Laps
 from resources.partition_keys import decode
@@ -47,10 +47,6 @@ def _cells(context: dg.AssetExecutionContext) -> Cells:
     cells = decode(context.partition_keys, TABLES["prediction_daily"].cut).cells
     assert cells is not None and cells.stores is not None
     return cells
-
-
-def _each_cutoff(cells: Cells) -> list[date]:
-    return [cells.first + timedelta(days=k) for k in range(cells.days)]
 
 
 @dg.asset(
@@ -70,18 +66,20 @@ def prediction_floor(
     cleaned_sales: TableView,
     demand_segments: TableView,
     settings: dg.ResourceParam[Settings],
+    span: dg.ResourceParam[DataSpan],
 ) -> ByStore:
     """The cheapest forecast of every item in every store: the mean of its last four weekdays."""
     cells = _cells(context)
 
     def of_store(store_id: str) -> pl.DataFrame:
         frames = []
-        for cutoff in _each_cutoff(cells):
+        for cutoff in span.frequency.periods(cells.first, cells.last):
             items = demand_segments.latest(cutoff, stores=store_id)["item_id"].to_list()
             recent = Cells(cutoff, cutoff, (store_id,)).back(7 * floor.WEEKS)
             sales = cleaned_sales.frame(recent, SALES)
-            rows = floor.seasonal_mean(sales, items, cutoff, settings.horizon)
-            frames.append(published(rows, store_id, cutoff, "floor", FLOOR_REASON))
+            rows = floor.seasonal_mean(sales, items, cutoff, span.days(settings.horizon))
+            base = published(rows, store_id, cutoff, "floor", FLOOR_REASON)
+            frames.append(span.frequency.only(base))
         return pl.concat(frames)
 
     return ByStore(cells.stores or (), of_store)
@@ -112,6 +110,7 @@ def prediction_daily(
     forecasters: TableView,
     raw_calendar: pl.DataFrame,
     settings: dg.ResourceParam[Settings],
+    span: dg.ResourceParam[DataSpan],
     segment_policy: dg.ResourceParam[SegmentPolicy],
     meter: dg.ResourceParam[Meter],
 ) -> ByStore:
@@ -122,7 +121,7 @@ def prediction_daily(
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
         segments = demand_segments.latest(cutoff, stores=store_id)
-        horizon = settings.horizon
+        horizon = span.days(settings.horizon)
         ahead = Cells(cutoff + timedelta(days=1), cutoff + timedelta(days=horizon), (store_id,))
         today = Cells(cutoff, cutoff, (store_id,))
         better: dict[Rung, pl.DataFrame] = {}
@@ -133,7 +132,8 @@ def prediction_daily(
         laps.lap(*shares.values())
         for row in latest.iter_rows(named=True):
             if row["rung"] == ALIGNMENT:
-                shapes = alignment.Shapes.from_bytes(row["artefact"])
+                if not span.frequency.weekly:  # the shapes are of weekdays
+                    shapes = alignment.Shapes.from_bytes(row["artefact"])
                 continue
             if row["rung"] == SPREAD:
                 spreads = Spreads.from_bytes(row["artefact"])
@@ -156,8 +156,8 @@ def prediction_daily(
                 rows = statistical.predict(row["artefact"], sales, classes, cutoff, horizon)
             else:
                 continue
-            reach = segment_policy.group(row["segment_group"]).horizon or horizon
-            rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=reach))
+            reach = segment_policy.group(row["segment_group"]).horizon or settings.horizon
+            rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=span.days(reach)))
             better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
             laps.lap(shares[row["segment_group"]])
         rows = upgraded(_explained(base, segments), better)
@@ -176,7 +176,7 @@ def prediction_daily(
         base = prediction_floor.load(store_id)
         return pl.concat(
             of_cutoff(store_id, cutoff, base.filter(cutoff=cutoff))
-            for cutoff in _each_cutoff(cells)
+            for cutoff in span.frequency.periods(cells.first, cells.last)
         )
 
     return ByStore(cells.stores or (), of_store)

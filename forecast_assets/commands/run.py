@@ -70,8 +70,8 @@ def _run_stages(settings: Settings, stages: "Callable[[Cycle], Iterable[Stage]]"
             span.as_of,
             stores,
             tuple(SEGMENT_GROUPS.get_partition_keys()),
-            TRAINING_DAYS,
-            settings.horizon,
+            TRAINING_DAYS * (3 if span.frequency.weekly else 1),
+            span.days(settings.horizon),
         )
         # One cycle in the ledger: what landing, training and forecasting cost together.
         tags = {CYCLE: f"{span.as_of}-{uuid.uuid4().hex[:8]}"}

@@ -128,6 +128,7 @@ def examples(
     cutoff: date,
     horizon: int,
     spec: GbmSpec,
+    step: int = 1,
 ) -> Examples:
     """Examples of one store: `per_origin` random days ahead of each origin, none past `cutoff`.
 
@@ -135,6 +136,7 @@ def examples(
         features: `feature_sales` rows of the store, origins before the cutoff.
         sales: `cleaned_sales` rows from the first origin to the cutoff.
         series: the store's items that this model serves, with the `LEVELS` columns.
+        step: days in a period; only whole periods ahead are drawn.
     """
     origins = features.filter(
         (pl.col("age_days") >= _MIN_AGE_DAYS) & (pl.col("mean_112") > 0) & (pl.col("date") < cutoff)
@@ -143,7 +145,7 @@ def examples(
         return Examples(*(np.empty(s, np.float32) for s in ((0, len(columns(spec))), 0)))
     store_id, state_id = series["store_id"][0], series["state_id"][0]
     rng = np.random.default_rng([spec.seed, zlib.crc32(store_id.encode())])
-    ahead = rng.integers(1, horizon + 1, (origins.height, spec.per_origin)).reshape(-1)
+    ahead = step * rng.integers(1, horizon // step + 1, origins.height * spec.per_origin)
     row = np.repeat(np.arange(origins.height), spec.per_origin)
     first = origins["date"].min()
     assert isinstance(first, date)

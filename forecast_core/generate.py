@@ -169,7 +169,7 @@ class StoreHistory:
             pl.lit(None, pl.String).alias("defect"),
         )
         pieces = week_pieces(self.weeks, max(first, self.spec.first), min(last, self.spec.end))
-        spans = weekly.join(pieces, on="wm_yr_wk").select(TABLES["raw_prices"].columns)
+        spans = weekly.join(pieces, on="wm_yr_wk").select(list(TABLES["raw_prices"].columns))
         return TABLES["raw_prices"].conform(spans).sort("item_id", "date")
 
     def _window(self, first: date, last: date) -> slice:

@@ -35,8 +35,10 @@ def by_segment(
 
     Returns:
         `cutoff, forecaster, segment, segment_group, series, units, weight, wape, bias, wrmsse,
-        cpu_s, usd`, errors of the series that the run forecast; sorted. `fva_wape` and
-        `error_avoided` (units a horizon) compare with the floor on the same series.
+        cpu_s, usd`, errors of the series that the run forecast; sorted. `fva_wape`,
+        `error_avoided` (units a horizon), `fva_wrmsse` and `wrmsse_gained` (points of the item-
+        store level's WRMSSE) compare with the floor on the same series. Absolute errors favour
+        forecasts of nothing where little sells; the scaled squared ones do not.
     """
     frames = [_segments_of(past, held, run, by[run.cutoff], usd_per_cpu_s) for run in held.runs]
     return pl.concat(frames).sort("cutoff", "segment", "forecaster")
@@ -47,7 +49,8 @@ def _segments_of(
 ) -> pl.DataFrame:
     base = next(r for r in held.runs if r.cutoff == run.cutoff and r.forecaster == "floor")
     errors = per_series(past, run, by).join(
-        per_series(past, base, by).select(*KEY, floor_absolute="absolute"), on=list(KEY)
+        per_series(past, base, by).select(*KEY, floor_absolute="absolute", floor_rmsse="rmsse"),
+        on=list(KEY),
     )
     labelled = errors.join(
         held.members[run.cutoff].select(*KEY, "segment", "segment_group"), on=list(KEY)
@@ -63,6 +66,7 @@ def _segments_of(
         error_avoided=avoided.sum(),
         floor_absolute=pl.col("floor_absolute").sum(),
         scaled=(pl.col("weight") * pl.col("rmsse")).sum(),
+        floor_scaled=(pl.col("weight") * pl.col("floor_rmsse")).sum(),
         scalable=pl.col("weight").filter(pl.col("rmsse").is_finite()).sum(),
     )
     share = pl.col("series") / max(labelled.height, 1)
@@ -77,11 +81,16 @@ def _segments_of(
             fva_wape=pl.when(pl.col("floor_absolute") > 0).then(
                 1 - pl.col("absolute") / pl.col("floor_absolute")
             ),
+            fva_wrmsse=pl.when(pl.col("floor_scaled") > 0).then(
+                1 - pl.col("scaled") / pl.col("floor_scaled")
+            ),
+            wrmsse_gained=pl.col("floor_scaled") - pl.col("scaled"),
             usd=pl.col("cpu_s") * usd_per_cpu_s,
         )
         .select(
             "cutoff", "forecaster", "segment", "segment_group", "series", "units", "weight",
             "wape", "bias", "wrmsse", "cpu_s", "usd", "fva_wape", "error_avoided",
+            "fva_wrmsse", "wrmsse_gained",
         )
     )  # fmt: skip
 
@@ -112,8 +121,9 @@ def per_series(past: Past, run: Run, by: Scales) -> pl.DataFrame:
 def frontier(scored: pl.DataFrame) -> pl.DataFrame:
     """The mean over windows of `by_segment`, and what a CPU-second and a unit of money bought.
 
-    `error_avoided_per_cpu_s`, `.._per_usd`: units of absolute error avoided against the floor;
-    `efficient`: no rung is both cheaper and better in that segment.
+    `error_avoided_per_..`: units of absolute error avoided against the floor for a CPU-second or
+    unit of money; `wrmsse_gained_per_..`: points of WRMSSE. `efficient`: no rung is both cheaper
+    and better (by WRMSSE) in that segment.
     """
     held = scored.group_by("segment", "segment_group", "forecaster").agg(
         windows=pl.col("cutoff").n_unique().cast(pl.Int64),
@@ -124,18 +134,22 @@ def frontier(scored: pl.DataFrame) -> pl.DataFrame:
         cpu_s=pl.col("cpu_s").mean(),
         usd=pl.col("usd").mean(),
         fva_wape=pl.col("fva_wape").mean(),
-        fva_worst=pl.col("fva_wape").min(),
         error_avoided=pl.col("error_avoided").mean(),
+        fva_wrmsse=pl.col("fva_wrmsse").mean(),
+        fva_worst=pl.col("fva_wrmsse").min(),
+        wrmsse_gained=pl.col("wrmsse_gained").mean(),
     )
     each = pl.col("cpu_s") / pl.col("series")
     ranked = held.with_columns(cpu_ms_per_series=1000 * each).sort(
-        "segment", "cpu_ms_per_series", "wape"
+        "segment", "cpu_ms_per_series", "wrmsse"
     )
-    best = pl.col("wape").cum_min().shift(1).over("segment")
+    best = pl.col("wrmsse").cum_min().shift(1).over("segment")
     return ranked.with_columns(
         error_avoided_per_cpu_s=_per("error_avoided", "cpu_s"),
         error_avoided_per_usd=_per("error_avoided", "usd"),
-        efficient=(pl.col("wape") < best).fill_null(pl.int_range(pl.len()).over("segment") == 0),
+        wrmsse_gained_per_cpu_s=_per("wrmsse_gained", "cpu_s"),
+        wrmsse_gained_per_usd=_per("wrmsse_gained", "usd"),
+        efficient=(pl.col("wrmsse") < best).fill_null(pl.int_range(pl.len()).over("segment") == 0),
     )
 
 

@@ -15,14 +15,14 @@ _COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b07aa1", "#
 
 
 def svg(table: pl.DataFrame) -> str:
-    """Draw `frontier` rows: CPU-ms a series (log) against WAPE points gained over the floor.
+    """Draw `frontier` rows: CPU-ms a series (log) against the share of the floor's WRMSSE avoided.
 
     The area of a mark is the segment's error avoided; hovering says which it is.
     """
     points = table.filter(
         (pl.col("forecaster") != "floor")
         & (pl.col("cpu_ms_per_series") > 0)
-        & pl.col("fva_wape").is_finite()
+        & pl.col("fva_wrmsse").is_finite()
     )
     body = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
@@ -32,7 +32,7 @@ def svg(table: pl.DataFrame) -> str:
     if points.is_empty():
         return "".join([*body, '<text x="20" y="40">nothing above the floor yet</text></svg>'])
     x = points["cpu_ms_per_series"].log10().to_list()
-    y = points["fva_wape"].to_list()
+    y = points["fva_wrmsse"].to_list()
     across = _Scale(min(x), max(x), _LEFT, _WIDTH - 160)
     up = _Scale(min(*y, 0.0), max(*y, 0.01), _HEIGHT - _BOTTOM, 24)
     names = points["forecaster"].unique().sort().to_list()
@@ -42,7 +42,7 @@ def svg(table: pl.DataFrame) -> str:
         f'<line x1="{_LEFT}" x2="{_WIDTH - 160}" y1="{zero:.1f}" y2="{zero:.1f}" stroke="#999"/>',
         f'<text x="{_LEFT}" y="{_HEIGHT - 12}">CPU-ms a series and window, log scale: '
         f"{10 ** min(x):.3g} to {10 ** max(x):.3g}</text>",
-        f'<text x="8" y="16">share of the floor\'s error avoided: {min(y):.1%} to {max(y):.1%}; '
+        f'<text x="8" y="16">share of the floor\'s WRMSSE avoided: {min(y):.1%} to {max(y):.1%}; '
         "the line is the floor</text>",
     ]
     most = max(abs(a) for a in points["error_avoided"].to_list()) or 1.0

@@ -286,6 +286,8 @@ _ALL = (
             "coverage80": pl.Float64,
             "fva_wape": pl.Float64,
             "error_avoided": pl.Float64,
+            "fva_wrmsse": pl.Float64,
+            "wrmsse_gained": pl.Float64,
             "cpu_s": pl.Float64,
             "usd": pl.Float64,
         },

@@ -85,7 +85,7 @@ def eval_backtest(
     for row in table.filter("efficient").iter_rows(named=True):
         context.log.info(
             f"{row['segment']}: {row['forecaster']} at {row['cpu_ms_per_series']:.2f} CPU-ms a "
-            f"series has WAPE {_figure(row['wape'])}"
+            f"series has WRMSSE {_figure(row['wrmsse'])}"
         )
     rows = pl.concat(
         [
@@ -193,8 +193,8 @@ def _figure(value: float | None) -> str:
 def _markdown(table: pl.DataFrame) -> str:
     columns: dict[str, Callable[[Any], str]] = {
         "segment": str, "forecaster": str, "series": str, "wape": _figure, "wrmsse": _figure,
-        "fva_wape": _figure, "cpu_ms_per_series": _figure,
-        "error_avoided_per_cpu_s": _figure, "error_avoided_per_usd": _figure, "efficient": str,
+        "fva_wrmsse": _figure, "cpu_ms_per_series": _figure,
+        "wrmsse_gained_per_cpu_s": _figure, "wrmsse_gained_per_usd": _figure, "efficient": str,
     }  # fmt: skip
     head = " | ".join(columns)
     rows = [

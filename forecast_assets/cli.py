@@ -6,7 +6,7 @@ before a command is chosen.
 
 import typer
 
-from forecast_assets.commands import admission, cost, incidents, lake, levers, run, stores
+from forecast_assets.commands import admission, cost, incidents, lake, levers, run, source, stores
 
 app = typer.Typer(
     help="Forecast every item in every store, on budget.",
@@ -26,6 +26,7 @@ for name, commands in (
     ("lake", lake.app),
     ("levers", levers.app),
     ("policy", admission.policy_app),
+    ("source", source.app),
     ("stores", stores.app),
 ):
     app.add_typer(commands, name=name)

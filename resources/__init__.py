@@ -48,8 +48,12 @@ class Settings:
     demo_seed: int = 7
 
     @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
+    def from_environment(
+        cls, env: Mapping[str, str] | None = None, source: str | None = None
+    ) -> Settings:
         """Read FORECAST_* (and M5_DIR); unset variables keep the defaults above.
+
+        `source` goes before FORECAST_SOURCE: a command's own option.
 
         Raises:
             SettingsError: a value cannot be parsed, with the variable's name and the remedy.
@@ -64,7 +68,7 @@ class Settings:
         return cls(
             environment=environment,  # type: ignore[arg-type]  # checked just above
             data_root=_root(env.get("FORECAST_DATA", cls.data_root)),
-            source=_source(env.get("FORECAST_SOURCE", cls.source)),
+            source=_source(source or env.get("FORECAST_SOURCE", cls.source)),
             m5_dir=Path(env.get("M5_DIR", cls.m5_dir)).expanduser().resolve(),
             as_of=_day("FORECAST_AS_OF", as_of) if as_of else None,
             horizon=_whole(env, "FORECAST_HORIZON", cls.horizon, at_least=1),
@@ -99,7 +103,8 @@ class Settings:
     @property
     def dataset(self) -> str:
         """A short name of the source: data sets in one environment do not mix."""
-        return Path(self.source).stem
+        path = Path(self.source)
+        return path.parent.name if path.stem == "mapping" and path.parent.name else path.stem
 
     @property
     def lake_root(self) -> str:

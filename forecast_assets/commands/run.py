@@ -110,17 +110,63 @@ def run(
     horizon: Annotated[int | None, typer.Option(min=1, help="Days ahead.")] = None,
     land: Annotated[bool, typer.Option(help="Land and clean the source first.")] = True,
     train: Annotated[bool, typer.Option(help="Fit forecasters; else use the last ones.")] = True,
+    source: Annotated[
+        str | None, typer.Option(help="A mapping file, `demo` or `m5`; default FORECAST_SOURCE.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Parquet to write: unique_id, ds, mean, quantiles.")
+    ] = None,
 ) -> None:
-    """Land the configured source, train, and forecast every item in every store."""
-    settings = Settings.from_environment()
+    """Land the source, train, and forecast every item in every store.
+
+    Days of weekly data are weeks: the horizon counts them, and a forecast is dated like the data.
+    """
+    from resources.wiring import data_span
+
+    settings = Settings.from_environment(source=source)
     settings = replace(
         settings,
         as_of=_day(cutoff) if cutoff else settings.as_of,
         horizon=horizon or settings.horizon,
     )
+    span = data_span(settings)
+    if horizon is None and span.frequency.weekly:
+        settings = replace(settings, horizon=span.frequency.horizon)
+    if not span.first <= span.as_of <= span.last:
+        raise typer.BadParameter(
+            f"the data goes from {span.first} to {span.last}; choose a --cutoff within"
+        )
+    settings = replace(settings, as_of=span.as_of)
     began = time.monotonic()
     runs = run_cycle(settings, land=land, train=train)
     report(settings, runs, time.monotonic() - began, scored=settings.as_of)
+    if out is not None:
+        write_forecast(settings, out)
+        typer.echo(f"Forecast written to {out}")
+
+
+def write_forecast(settings: Settings, out: Path) -> None:
+    """unique_id, ds, mean and the quantile columns of the forecast made at `settings.as_of`."""
+    import polars as pl
+
+    from forecast_core.cells import Cells
+    from forecast_core.quantiles import is_quantile
+    from resources.wiring import lake_of
+
+    assert settings.as_of is not None
+    table = lake_of(settings).table("prediction_daily")
+    rows = table.read(Cells(settings.as_of, settings.as_of)).frame.collect()
+    quantiles = sorted(name for name in rows.columns if is_quantile(name))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows.select(
+        "unique_id", "item_id", "store_id", "ds", "cutoff", pl.col("mean"), *quantiles, "rung"
+    ).sort("unique_id", "ds").write_parquet(out)
+
+
+def land_source(settings: Settings) -> list[str]:
+    """Land and clean all that the source has; the run ids."""
+    settings.adopt()  # before the code location is imported
+    return _run_stages(settings, lambda cycle: cycle.landing())
 
 
 def demo() -> None:

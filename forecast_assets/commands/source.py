@@ -1,0 +1,312 @@
+"""`forecast source`: bring your own tables: propose a mapping, check it, land it.
+
+Belongs here: options, progress and what is printed. Does not: guessing
+(`forecast_core.mapping_guess`), reading (`resources.mapped_source`) or counting
+(`forecast_core.source_report`). Exit codes: 0 sound, 1 cannot be used, 2 rows were quarantined.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from resources import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+    import rich.console
+    import rich.progress
+
+    from forecast_core.source_report import Report
+    from resources.mapped_source import MappedSource
+    from resources.source_stage import Progress
+
+app = typer.Typer(help="Your own sales data, mapped without code.", no_args_is_help=True)
+SCHEMA = "source_mapping.schema.json"
+SAMPLE = 20_000
+Given = Annotated[Path, typer.Argument(help="The mapping file, as `source init` writes it.")]
+
+
+@app.command("init")
+def init(
+    files: Annotated[list[Path], typer.Argument(help="Sales, and what belongs to them.")],
+    out: Annotated[Path, typer.Option(help="The mapping to write.")] = Path("mapping.yaml"),
+    force: Annotated[bool, typer.Option(help="Write over a mapping that is there.")] = False,
+) -> None:
+    """Look at files and propose a mapping, with a reason and a confidence for each guess."""
+    from forecast_core.mapping import SourceMapping, json_schema
+    from forecast_core.mapping_guess import as_yaml, guess
+    from resources.source_look import look_at
+
+    if out.exists() and not force:
+        raise typer.BadParameter(f"{out} is there already; choose another --out, or --force")
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise typer.BadParameter(f"{missing[0]}: there is no such file")
+    try:
+        found = guess([look_at(path, out.parent, SAMPLE) for path in files])
+    except ValueError as error:
+        _fail(error)
+    SourceMapping.parse(found.content)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(as_yaml(found), encoding="utf-8")
+    (out.parent / SCHEMA).write_text(json.dumps(json_schema(), indent=1), encoding="utf-8")
+    typer.echo(out.read_text(encoding="utf-8"))
+    unsure = [place for place, (sure, _) in found.notes.items() if sure < 0.6]
+    if unsure:
+        typer.echo(f"Look at these first: {', '.join(unsure)}")
+    typer.echo(f"Written to {out}. Next: forecast source check {out}")
+
+
+@app.command("check")
+def check(
+    mapping: Given,
+    show: Annotated[int, typer.Option(help="Quarantined rows to show of each rule.")] = 3,
+) -> None:
+    """Read it all in bounded memory and say what is in it, what would be quarantined, and why."""
+    from rich.console import Console
+
+    with _reading(mapping) as source:
+        report = _report(source)
+        first, last = source.span()
+    console = Console()
+    _print_report(console, report, source, first.isoformat(), last.isoformat(), show)
+    _print_changes(console, source)
+    if not report.conserved:
+        raise typer.Exit(1)
+    raise typer.Exit(2 if report.quarantined else 0)
+
+
+@app.command("load")
+def load(mapping: Given) -> None:
+    """Land and clean it in the lake; what changed since is landed again, and only that."""
+    from forecast_assets.commands.run import land_source
+
+    settings = Settings.from_environment(source=str(mapping))
+    with _reading(mapping) as source:
+        stores, span = source.stores(), source.span()
+    land_source(settings)
+    _remember(settings, mapping)
+    typer.echo(f"{len(stores)} stores, {span[0]} to {span[1]}, landed in {settings.lake_root}")
+    typer.echo(f"Next: forecast run --source {mapping} --out forecast.parquet")
+
+
+@app.command("quarantine")
+def quarantine(mapping: Given, rule: str | None = None, limit: int = 20) -> None:
+    """The quarantined rows in the lake, with file, line, rule and raw text."""
+    import polars as pl
+
+    settings = Settings.from_environment(source=str(mapping))
+    settings.adopt()
+    from resources.wiring import lake_of
+
+    table = lake_of(settings).table("quarantined_sales")
+    if not table.exists():
+        typer.echo("nothing has been loaded yet: forecast source load")
+        raise typer.Exit(1)
+    rows = table.read().frame
+    if rule is not None:
+        rows = rows.filter(pl.col("rule") == rule)
+    for line in _lines(rows.head(limit).collect()):
+        typer.echo(line)
+
+
+@app.command("schema")
+def schema() -> None:
+    """The JSON Schema of a mapping, for editors."""
+    from forecast_core.mapping import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+@app.command("example")
+def example(
+    shape: Annotated[str, typer.Argument(help="promo_panel, store_revenue, wide_items or m5.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write its files.")],
+    series: int = 120,
+    stores: int = 3,
+    days: int = 730,
+    seed: int = 7,
+) -> None:
+    """Write generated data in somebody else's shape."""
+    from forecast_core.generate import DemoSpec
+    from forecast_core.generate_shapes import shape as tables_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        tables = tables_of(shape, DemoSpec(series=series, stores=stores, days=days, seed=seed))
+    except ValueError as error:
+        _fail(error)
+    for name, table in tables.items():
+        table.write_csv(folder / name)
+        typer.echo(f"{folder / name}: {table.height:,} rows, {table.width} columns")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator["MappedSource"]:
+    """The source, read with progress; what is wrong with it as a message and exit code 1."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    from resources.mapped_source import MappedSource
+
+    settings = Settings.from_environment(source=str(path))
+    count = TextColumn("{task.completed:,} rows")
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), count)
+    try:
+        with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as bar:
+            source = MappedSource(path.resolve(), settings.stage, _advance(bar))
+            _ = source.manifest
+        yield source
+    except ValueError as error:
+        _fail(error)
+
+
+def _advance(bar: "rich.progress.Progress") -> "Progress":
+    tasks: dict[str, int] = {}
+
+    def advance(name: str, rows: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(Path(name).name, total=None)
+        bar.update(tasks[name], completed=rows)
+
+    return advance
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(1) from None
+
+
+def _report(source: "MappedSource") -> "Report":
+    from forecast_core.clean import clean
+    from forecast_core.source_report import Report
+
+    first, last = source.span()
+    report = Report(source.frequency, last)
+    for store in source.stores():
+        sales = source.sales(store, first, last)
+        prices = source.prices(store, first, last)
+        how = {"policy": source.policy, "step": source.frequency.step, "last": last}
+        report.add(sales, clean(sales, prices, series=source.series(), **how))  # type: ignore[arg-type]
+    return report
+
+
+def _print_report(
+    console: "rich.console.Console",
+    report: "Report",
+    source: "MappedSource",
+    first: str,
+    last: str,
+    show: int,
+) -> None:
+    import polars as pl
+    from rich.table import Table
+
+    table = Table("what", "figure", title=f"{source.name}: {source.path}")
+    periods = source.frequency.between(*source.span())
+    share = report.priced / max(report.kept + report.filled, 1)
+    figures = {
+        "files": len(source.manifest.files),
+        "span": f"{first} to {last}, {periods} {source.frequency.unit}s",
+        "stores": report.stores,
+        "series (item in store)": report.series,
+        "rows in": report.rows,
+        "rows kept": report.kept,
+        "rows merged": report.merged,
+        "rows quarantined": report.quarantined,
+        "rows filled by policy": report.filled,
+        source.mapping.unit: f"{report.units:,.2f}".rstrip("0").rstrip("."),
+        "zeros written down": report.zeros,
+        "holes (no row)": report.holes,
+        "series with an outlier": report.outliers,
+        "series without a sale at the end": report.dead,
+        "rows with a price": f"{share:.0%}",
+        "price rows refused": report.refused_prices,
+        "covariates": ", ".join(source.mapping.covariates) or "none",
+        "rows in = kept + merged + quarantined": "yes" if report.conserved else "NO",
+        "forecasting it once": _cost(report),
+    }
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    console.print(table)
+    if report.quarantined:
+        rules = Table("rule", "rows", title="What would be quarantined")
+        for rule, rows in report.rules.most_common():
+            rules.add_row(rule, f"{rows:,}")
+        console.print(rules)
+        rows = pl.concat(report.examples, how="diagonal_relaxed")
+        for line in _lines(rows.group_by("rule", maintain_order=True).head(show)):
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def _lines(rows: "pl.DataFrame") -> Iterator[str]:
+    """file, row: rule (reason): raw text."""
+    from forecast_core.clean import PRICE_RULES, RULES
+
+    meaning = {rule.name: rule.meaning for rule in (*RULES, *PRICE_RULES)}
+    for row in rows.iter_rows(named=True):
+        why = row.get("defect") or meaning.get(row["rule"], row["rule"])
+        text = (
+            row.get("raw_text")
+            or f"{row['date']},{row['item_id']},{row['store_id']},{row['units']}"
+        )
+        yield f"{row.get('source_file')}, row {row['source_row']}: {row['rule']} ({why}): {text}"
+
+
+def _cost(report: "Report") -> str:
+    """What a cycle costs, by measured CPU of the gbm and the price card's vCPU-second."""
+    from datetime import UTC, datetime
+
+    from resources.price_card import load_price_card
+
+    settings = Settings.from_environment()
+    cpu_s = 25 + 3e-6 * report.rows + 0.012 * report.series
+    rates = load_price_card(settings.price_card).on(datetime.now(UTC).date(), settings.environment)
+    return f"about {cpu_s:,.0f} CPU-s, {float(rates.of('vcpu_s')) * cpu_s:.5f} USD of compute"
+
+
+def _remember(settings: Settings, mapping: Path) -> None:
+    """Keep the columns of each file, so that a change of schema is told next time."""
+    from resources.mapped_source import MappedSource
+
+    source = MappedSource(mapping.resolve(), settings.stage)
+    held = {file.name: list(file.columns) for file in source.manifest.files}
+    known = {"columns": held, "stores": list(source.stores()), "departments": _departments(source)}
+    (settings.stage / "schema.json").write_text(json.dumps(known))
+
+
+def _departments(source: "MappedSource") -> list[str]:
+    return sorted(source.series()["dept_id"].drop_nulls().unique().to_list())
+
+
+def _print_changes(console: "rich.console.Console", source: "MappedSource") -> None:
+    """What is new or gone since the last load: columns, stores, departments."""
+    path = source.root / "schema.json"
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text())
+    changes = []
+    for file in source.manifest.files:
+        old = before["columns"].get(file.name)
+        if old is None:
+            continue
+        changes += [
+            f"{file.name}: new column {c!r}, not mapped: left out"
+            for c in file.columns
+            if c not in old
+        ]
+        changes += [f"{file.name}: column {c!r} is gone" for c in old if c not in file.columns]
+    for what, now in (("stores", list(source.stores())), ("departments", _departments(source))):
+        gone = [name for name in before[what] if name not in now]
+        new = [name for name in now if name not in before[what]]
+        changes += [f"new in {what}: {name}; it starts without history" for name in new]
+        changes += [
+            f"gone from {what}: {name}; if it was renamed, map the new name to it in `values`"
+            for name in gone
+        ]
+    for line in changes:
+        console.print(f"changed since the last load: {line}", soft_wrap=True, markup=False)

@@ -7,13 +7,18 @@ Assets with different partitions cannot share a run, so a cycle is a short list 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import dagster as dg
+import polars as pl
 
 from forecast_assets.partitions import STORES
+from forecast_core.admission_request import COVERS_TAG
+from forecast_core.cells import Cells
+from resources.escrow import Escrow
+from resources.lake import Lake
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -28,6 +33,8 @@ class Stage:
     assets: tuple[str, ...]
     start: str | None = None
     end: str | None = None
+    covers: bool = False  # it gives every item its first forecast of the cycle
+    optional: bool = False  # refused by admission it is put off, and the cycle goes on
 
     @property
     def tags(self) -> dict[str, str]:
@@ -66,7 +73,9 @@ class Cycle:
         yield self._stock()
         yield Stage("classify demand", ("demand_segments",), month, month)
         yield Stage("build features", ("feature_sales",), *self._months(since, self.cutoff))
-        yield Stage("train forecasters", ("forecasters",), self.groups[0], self.groups[-1])
+        yield Stage(
+            "train forecasters", ("forecasters",), self.groups[0], self.groups[-1], optional=True
+        )
 
     def refreshing(self) -> Iterator[Stage]:
         """What a later cutoff needs when its forecasters are already trained."""
@@ -79,12 +88,12 @@ class Cycle:
         """The floor for every item-store, then the upgrades, then every level and the score."""
         day = self.cutoff.isoformat()
         first, last = f"{day}|{self.stores[0]}", f"{day}|{self.stores[-1]}"
-        yield Stage("floor for every item", ("prediction_floor",), first, last)
+        yield Stage("floor for every item", ("prediction_floor",), first, last, covers=True)
         upgraded = ("prediction_daily", "prediction_stockout")
         yield Stage("upgrade by segment", upgraded, first, last)
-        yield Stage(
-            "every level, and the score", ("prediction_reconciled", "eval_accuracy"), day, day
-        )
+        yield Stage("every level", ("prediction_reconciled",), day, day)
+        # Apart from serving: what goes wrong in watching leaves forecasts alone.
+        yield Stage("score", ("eval_accuracy",), day, day, optional=True)
 
     def backtesting(self, windows: int) -> Iterator[Stage]:
         """Earlier origins to learn from, then every rung at past cutoffs, and the levers."""
@@ -92,15 +101,16 @@ class Cycle:
         since = max(self.first, self.cutoff - timedelta(days=back))
         day = self.cutoff.isoformat()
         yield Stage("build earlier features", ("feature_sales",), *self._months(since, self.cutoff))
-        yield Stage("backtest every rung", ("eval_backtest",), day, day)
-        yield Stage("backtest the levers", ("eval_levers",), day, day)
+        yield Stage("backtest every rung", ("eval_backtest",), day, day, optional=True)
+        yield Stage("backtest the levers", ("eval_levers",), day, day, optional=True)
 
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""
-        yield Stage("charge storage, keep the books", ("cost_storage", "cost_ledger", "cost_steps"))
+        kept = ("cost_storage", "cost_ledger", "cost_steps")
+        yield Stage("charge storage, keep the books", kept, optional=True)
         from forecast_assets.assets.marts import mart_names
 
-        yield Stage("cost marts", mart_names())
+        yield Stage("cost marts", mart_names(), optional=True)
 
     def _stock(self) -> Stage:
         """Of the stock only the cutoff's own month is asked for."""
@@ -112,12 +122,31 @@ class Cycle:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage left behind. `failed_checks` do not stop a cycle: they are shown."""
+    """What a stage left behind. `failed_checks` do not stop a cycle: they are shown.
+
+    `put_off` says why admission refused an optional stage; nothing of it was done.
+    """
 
     stage: Stage
     run_id: str
     seconds: float
     failed_checks: tuple[str, ...]
+    put_off: str | None = None
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What a cycle asks of admission. `items` counts the item-stores that it will forecast."""
+
+    escrow: Escrow
+    items: Callable[[], int]
+
+    def refusal(self, run_id: str) -> str | None:
+        """Why the run was not let in; None when it was."""
+        row = self.escrow.store.find(run_id)
+        if row is None or row["state"] not in ("withdrawn", "rejected"):
+            return None
+        return f"{row['reason']} ({row['code']})"
 
 
 class StageFailed(RuntimeError):
@@ -129,14 +158,29 @@ def run_stages(
     instance: dg.DagsterInstance,
     stages: Sequence[Stage],
     tags: Mapping[str, str] | None = None,
+    admission: Admission | None = None,
 ) -> Iterator[StageResult]:
     """Run the stages in this process, one after the other, each run with `tags`.
+
+    With `admission` serving's reserve is kept from the first stage on, and each run is settled as
+    soon as it ends.
 
     Raises:
         StageFailed: a step failed; the earlier stages keep what they wrote.
     """
+    if admission is not None:
+        admission.escrow.open_cycle(admission.items())
     for stage in stages:
-        yield _run_stage(defs, instance, stage, tags or {})
+        yield _run_stage(defs, instance, stage, tags or {}, admission)
+
+
+def item_stores(lake: Lake, day: date) -> int:
+    """Item-stores of the last classification up to `day`: what a cycle owes a forecast."""
+    table = lake.table("demand_segments")
+    if not table.exists():
+        return 0
+    dates = table.read(Cells(day - timedelta(days=400), day), ["as_of"]).frame.collect()
+    return dates.filter(pl.col("as_of") == pl.col("as_of").max()).height
 
 
 def register_stores(instance: dg.DagsterInstance, stores: Sequence[str]) -> tuple[str, ...]:
@@ -150,9 +194,17 @@ def register_stores(instance: dg.DagsterInstance, stores: Sequence[str]) -> tupl
 
 
 def _run_stage(
-    defs: dg.Definitions, instance: dg.DagsterInstance, stage: Stage, tags: Mapping[str, str]
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    stage: Stage,
+    tags: Mapping[str, str],
+    admission: Admission | None,
 ) -> StageResult:
     began = time.monotonic()
+    if admission is not None and stage.covers:
+        items = admission.items()
+        admission.escrow.open_cycle(items)
+        tags = {**tags, COVERS_TAG: str(items)}
     job = defs.resolve_implicit_global_asset_job_def()
     done = job.execute_in_process(
         run_config=QUIET,
@@ -161,6 +213,11 @@ def _run_stage(
         asset_selection=[dg.AssetKey(name) for name in stage.assets],
         raise_on_error=False,
     )
+    if admission is not None:
+        admission.escrow.settle(done.run_id, succeeded=done.success)
+        refusal = admission.refusal(done.run_id)
+        if refusal is not None and stage.optional:
+            return StageResult(stage, done.run_id, time.monotonic() - began, (), refusal)
     if not done.success:
         raise StageFailed(f"{stage.title}: {_first_failure(done)}")
     failed = tuple(

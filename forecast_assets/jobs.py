@@ -10,9 +10,12 @@ from typing import Any
 
 import dagster as dg
 
-from forecast_assets.batch import RANGE_END, RANGE_START
+from forecast_assets.batch import RANGE_END, RANGE_START, item_stores
 from forecast_assets.partitions import FREQUENCY, STORES
+from forecast_core.admission_request import COVERS_TAG
 from resources import DataSpan
+from resources.escrow import Escrow
+from resources.lake import Lake
 
 Job = Any  # what `define_asset_job` returns has no public name
 
@@ -30,8 +33,10 @@ prediction_job = dg.define_asset_job(
     description="The floor for every item-store first, then the upgrades.",
 )
 publishing_job = dg.define_asset_job(
-    "publishing_job", dg.AssetSelection.assets("prediction_reconciled", "eval_accuracy")
+    "publishing_job", dg.AssetSelection.assets("prediction_reconciled")
 )
+# Watching is a job of its own: what goes wrong in it leaves serving and training alone.
+scoring_job = dg.define_asset_job("scoring_job", dg.AssetSelection.assets("eval_accuracy"))
 
 
 # Every night; of weekly data the night after a week has ended.
@@ -46,16 +51,27 @@ def _over_stores(instance: dg.DagsterInstance, day: str) -> dict[str, str]:
     return {RANGE_START: f"{day}|{stores[0]}", RANGE_END: f"{day}|{stores[-1]}"}
 
 
-def _each_store_today(name: str, job: Job, cron: str, by_month: bool) -> dg.ScheduleDefinition:
+def _each_store_today(
+    name: str, job: Job, cron: str, by_month: bool, covers: bool = False
+) -> dg.ScheduleDefinition:
+    """One run over every store today. The first of the night opens the cycle, so that money for
+    everyone's cheapest forecast is kept until the run that `covers` them has made it."""
+
     @dg.schedule(name=name, job=job, cron_schedule=cron)
     def schedule(
-        context: dg.ScheduleEvaluationContext, span: dg.ResourceParam[DataSpan]
+        context: dg.ScheduleEvaluationContext,
+        span: dg.ResourceParam[DataSpan],
+        lake: dg.ResourceParam[Lake],
+        escrow: dg.ResourceParam[Escrow],
     ) -> dg.RunRequest | dg.SkipReason:
         day: date = span.as_of.replace(day=1) if by_month else span.as_of
         tags = _over_stores(context.instance, day.isoformat())
         if not tags:
             return dg.SkipReason("no store is registered yet: run `forecast stores register`")
-        return dg.RunRequest(run_key=None, tags=tags)
+        items = item_stores(lake, span.as_of)
+        if job is landing_job:
+            escrow.open_cycle(items)
+        return dg.RunRequest(run_key=None, tags=tags | ({COVERS_TAG: str(items)} if covers else {}))
 
     return schedule
 
@@ -67,12 +83,15 @@ ALL: Sequence[Job] = [
     training_job,
     prediction_job,
     publishing_job,
+    scoring_job,
 ]
 
 SCHEDULES: Sequence[dg.ScheduleDefinition] = [
     _each_store_today("nightly_landing", landing_job, f"0 1 {_NIGHTS}", by_month=True),
     _each_store_today("nightly_features", features_job, f"30 1 {_NIGHTS}", by_month=True),
-    _each_store_today("nightly_prediction", prediction_job, f"0 3 {_NIGHTS}", by_month=False),
+    _each_store_today(
+        "nightly_prediction", prediction_job, f"0 3 {_NIGHTS}", by_month=False, covers=True
+    ),
     dg.ScheduleDefinition(
         name="weekly_training",
         job=training_job,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from forecast_core.admission_batch import judge_batch
-from forecast_core.admission_policy import Policy, Quota, WorkClass, units
+from forecast_core.admission_policy import Peak, Policy, Quota, WorkClass, units
 from forecast_core.admission_values import (
     NEVER,
     Action,
@@ -186,11 +186,15 @@ class Desk:
             for name in throttle.pause if over else ():
                 yield name, Block("load", f"{name} pauses while {over[0]}", self.tick)
         for peak in self.policy.peaks:
-            ends = peak.ends(self.now, self.policy.offset_s) if peak.pause else None
+            ends = self._peak_ends(peak) if peak.pause else None
             for name in peak.pause if ends is not None else ():
                 yield name, Block("peak", f"{name} pauses during '{peak.name}'", ends or NEVER)
         for name in self.blocked.keys() & self.policy.classes.keys():
             yield name, self._blocked_by(self.blocked[name])
+
+    def _peak_ends(self, peak: Peak) -> float | None:
+        applies = peak.applies(self.environment)
+        return peak.ends(self.now, self.policy.offset_s) if applies else None
 
     def _blocked_by(self, override: Override) -> Block:
         return Block("blocked", f"{override.owner}: {override.reason}", override.expires)
@@ -203,7 +207,7 @@ class Desk:
             if limits is not None and limits.max_runs is not None:
                 caps[name] = (limits.max_runs, self.environment, self.tick)
         for peak in self.policy.peaks:
-            ends = peak.ends(self.now, self.policy.offset_s) if peak.runs else None
+            ends = self._peak_ends(peak) if peak.runs else None
             for name, most in peak.runs.items() if ends is not None else ():
                 if name not in caps or most < caps[name][0]:
                     caps[name] = (most, f"'{peak.name}'", ends or NEVER)

@@ -166,7 +166,8 @@ class Bound(_Model):
 
 
 class Peak(_Model):
-    """Hours (or dates) in which classes pause, or run at most so many at once."""
+    """Hours (or dates) in which classes pause, or run at most so many at once; in the environments
+    named, or in all."""
 
     name: str
     start: Clock | None = Field(default=None, alias="from")
@@ -176,6 +177,11 @@ class Peak(_Model):
     weekdays: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
     pause: tuple[str, ...] = ()
     runs: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    environments: tuple[str, ...] = ()
+
+    def applies(self, environment: str) -> bool:
+        """Does the window speak of this environment?"""
+        return not self.environments or environment in self.environments
 
     def ends(self, now: float, offset_s: float) -> float | None:
         """When the window that holds `now` ends, in epoch seconds; None outside of it."""

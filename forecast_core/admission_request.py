@@ -22,6 +22,7 @@ DEADLINE_TAG = "admission/deadline"  # ISO moment, or hh:mm of the policy's day
 COVERS_TAG = "admission/covers"  # items that get their first forecast of the cycle
 PIPELINE_KEY = "cost/pipeline"
 RUNGS_KEY = "cost/rungs"  # the asset's ladder, dearest first
+GPU_KEY = "admission/gpu"  # GPU lanes that the asset holds at its dearest rung
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class AssetFacts:
     pipeline: str | None = None
     rungs: tuple[str, ...] = ()
     deadline: str | None = None
+    gpu: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class RunFacts:
     partitions: int = 1
     launch: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def gpu(self, rung: str) -> int:
+        """GPU lanes that the run holds at a rung: those of its assets, at the rung asked for."""
+        return max((a.gpu for a in self.assets if rung == (a.rungs or ("asked",))[0]), default=0)
 
     @property
     def pipelines(self) -> tuple[str, ...]:
@@ -72,14 +78,16 @@ class DefaultQuoter:
     def quotes(self, facts: RunFacts) -> tuple[Quote, ...]:
         """One quote a rung of the ladder of the run's assets; one quote without a ladder."""
         ladder = next((asset.rungs for asset in facts.assets if asset.rungs), ("asked",))
-        return tuple(self._quote(rung, facts.pipelines or ("",)) for rung in ladder)
+        pipelines = facts.pipelines or ("",)
+        return tuple(self._quote(rung, pipelines, facts.gpu(rung)) for rung in ladder)
 
-    def _quote(self, rung: str, pipelines: Sequence[str]) -> Quote:
+    def _quote(self, rung: str, pipelines: Sequence[str], gpu: int) -> Quote:
         bound = self.policy.default_bound
         share = bound.rungs.get(rung, 1.0)
         each, over = divmod(int(bound.money * share), len(pipelines))
         charges = tuple((name, each + (i < over)) for i, name in enumerate(pipelines))
-        return Quote(rung, charges, bound.wall * share, bound.cpu, bound.memory_gib, bound.gpu)
+        lanes = max(gpu, bound.gpu)
+        return Quote(rung, charges, bound.wall * share, bound.cpu, bound.memory_gib, lanes)
 
 
 def request_of(facts: RunFacts, policy: Policy, quoter: Quoter | None = None) -> Request:

@@ -30,6 +30,7 @@ class _Fit:
     money: Estimator
     wall: Estimator
     peak_gib: dict[str, float]
+    measured: frozenset[tuple[str, str | None]]  # (asset, forecaster) that ran
 
 
 class MeasuredQuoter:
@@ -56,7 +57,7 @@ class MeasuredQuoter:
         if fit is None or not facts.assets:
             return ()
         ladder = next((asset.rungs for asset in facts.assets if asset.rungs), ("asked",))
-        asks = [_ask(asset, facts, rung) for asset in facts.assets for rung in ladder]
+        asks = [Ask(asset.key) for asset in facts.assets]
         if all(fit.money.novelty(ask) == "new asset" for ask in asks):
             return ()
         return tuple(self._quote(facts, rung, fit) for rung in ladder)
@@ -66,20 +67,46 @@ class MeasuredQuoter:
         charges: dict[str, int] = {}
         wall_s, memory_gib = 0.0, 0.0
         for asset in facts.assets:
-            ask, pipeline = _ask(asset, facts, rung), asset.pipeline or facts.pipelines[0]
+            ask, cheaper = self._ask(asset, facts, rung, fit)
+            pipeline = asset.pipeline or facts.pipelines[0]
             if fit.money.novelty(ask) == "new asset":
                 share = bound.rungs.get(rung, 1.0)
                 money, wall, peak = int(bound.money * share), bound.wall * share, bound.memory_gib
             else:
-                money = nanos(f"{fit.money.estimate(ask).upper:.12f}")
-                wall = fit.wall.estimate(ask).upper
+                money = nanos(f"{fit.money.estimate(ask).upper * cheaper:.12f}")
+                wall = fit.wall.estimate(ask).upper * cheaper
                 peak = fit.peak_gib.get(ask.asset, bound.memory_gib) * MEMORY_MARGIN
             charges[pipeline] = charges.get(pipeline, 0) + money
             wall_s, memory_gib = wall_s + wall, max(memory_gib, peak)
         overhead = nanos(f"{fit.money.estimate(_overhead(facts)).upper:.12f}")
         first = max(charges, key=lambda name: (charges[name], name))
         charges[first] += overhead
-        return Quote(rung, tuple(sorted(charges.items())), wall_s, bound.cpu, memory_gib, bound.gpu)
+        # A peak is that of a whole process, which may have done other work before: nobody asks for
+        # more than its stage has, and who takes more is stopped in flight.
+        stage = self._policy.stages[
+            self._policy.stage_of.get(first, next(iter(self._policy.stages)))
+        ]
+        return Quote(
+            rung,
+            tuple(sorted(charges.items())),
+            wall_s,
+            bound.cpu,
+            min(memory_gib, stage.memory_gib),
+            max(facts.gpu(rung), bound.gpu),
+        )
+
+    def _ask(self, asset: AssetFacts, facts: RunFacts, rung: str, fit: _Fit) -> tuple[Ask, float]:
+        """What to estimate for an asset at a rung, and the share of it that the rung takes.
+
+        A rung that the asset never ran at is priced from its dearest one, at the policy's share.
+        """
+        if not asset.rungs:
+            return Ask(asset.key, partitions=facts.partitions), 1.0
+        if rung == asset.rungs[0] or (asset.key, rung) in fit.measured:
+            return Ask(asset.key, forecaster=rung, partitions=facts.partitions), 1.0
+        shares = self._policy.default_bound.rungs
+        dearest = Ask(asset.key, forecaster=asset.rungs[0], partitions=facts.partitions)
+        return dearest, shares.get(rung, 1.0) / shares.get(asset.rungs[0], 1.0)
 
     def _fitted(self) -> _Fit | None:
         now = self._clock()
@@ -93,15 +120,11 @@ class MeasuredQuoter:
                     Estimator(observations(steps, "money")),
                     Estimator(observations(steps, "wall_s")),
                     _peaks(steps),
+                    frozenset(steps.select("x_asset", "x_forecaster").unique().iter_rows()),
                 )
             except NoHistory:
                 return None
         return self._fit
-
-
-def _ask(asset: AssetFacts, facts: RunFacts, rung: str) -> Ask:
-    forecaster = rung if asset.rungs else None
-    return Ask(asset.key, forecaster=forecaster, partitions=facts.partitions)
 
 
 def _overhead(facts: RunFacts) -> Ask:

@@ -14,7 +14,13 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from forecast_core.admission_request import PIPELINE_KEY, RUNGS_KEY, AssetFacts, RunFacts
+from forecast_core.admission_request import (
+    GPU_KEY,
+    PIPELINE_KEY,
+    RUNGS_KEY,
+    AssetFacts,
+    RunFacts,
+)
 
 DEADLINE_KEY = "admission/deadline"
 # The tags that Dagster leaves, the surest sign first: an automation condition that covers many
@@ -107,6 +113,7 @@ def _asset(key: dg.AssetKey, metadata: Mapping[str, Any]) -> AssetFacts:
         str(pipeline) if pipeline else None,
         tuple(str(rung) for rung in rungs or ()),
         str(deadline) if deadline else None,
+        int(_plain(metadata.get(GPU_KEY)) or 0),
     )
 
 

@@ -46,6 +46,7 @@ class BacktestConfig(dg.Config):
 
 
 @dg.asset(
+    pool="training",
     partitions_def=CUTOFF_DAYS,
     backfill_policy=dg.BackfillPolicy.multi_run(),
     ins=INPUTS,
@@ -109,6 +110,7 @@ def eval_backtest(
 
 
 @dg.asset(
+    pool="training",
     partitions_def=CUTOFF_DAYS,
     backfill_policy=dg.BackfillPolicy.multi_run(),
     ins=INPUTS,

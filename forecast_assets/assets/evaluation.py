@@ -37,6 +37,7 @@ def _hierarchy(segments: pl.DataFrame) -> Hierarchy:
 
 
 @dg.asset(
+    pool="monitoring",
     partitions_def=CUTOFF_DAYS,
     backfill_policy=dg.BackfillPolicy.multi_run(),
     ins={
@@ -61,6 +62,7 @@ def prediction_reconciled(
 
 
 @dg.asset(
+    pool="monitoring",
     partitions_def=CUTOFF_DAYS,
     backfill_policy=dg.BackfillPolicy.multi_run(),
     ins={

@@ -36,6 +36,7 @@ TOTALS = ["date", "store_id", "state_id", "dept_id", "units"]
 
 
 @dg.asset(
+    pool="training",
     partitions_def=SEGMENT_GROUPS,
     backfill_policy=RANGE_IS_ONE_RUN,
     ins={

@@ -26,12 +26,13 @@ from forecast_core.calibration import Spreads
 from forecast_core.cells import Cells
 from forecast_core.prices import daily_prices
 from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantiles
-from forecast_core.rungs import floor, gbm, statistical
+from forecast_core.rungs import floor, gbm, granted, statistical
 from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
 from forecast_core.segments import Rung, SegmentPolicy
 from forecast_core.settlement import Share
 from resources import DataSpan, Settings
+from resources.gate import granted as terms_of
 from resources.meter import Meter, metered
 from resources.meter_share import Laps
 from resources.partition_keys import decode
@@ -58,6 +59,7 @@ def _cells(context: dg.AssetExecutionContext) -> Cells:
     },
     io_manager_key="hot_io_manager",
     kinds={"polars", "deltalake"},
+    pool="inference",
     metadata={"cost/forecaster": "floor"},
 )
 @metered
@@ -97,7 +99,8 @@ def prediction_floor(
     },
     io_manager_key="hot_io_manager",
     kinds={"polars", "deltalake", "lightgbm"},
-    metadata={"cost/forecaster": "governed"},
+    pool="inference",
+    metadata={"cost/forecaster": granted.WHOLE, "cost/rungs": ", ".join(granted.LADDER)},
 )
 @metered
 def prediction_daily(
@@ -114,8 +117,13 @@ def prediction_daily(
     segment_policy: dg.ResourceParam[SegmentPolicy],
     meter: dg.ResourceParam[Meter],
 ) -> ByStore:
-    """Every item-store's forecast by the rung its segment earns, the floor where that fails."""
+    """Every item-store's forecast by the rung its segment earns, the floor where that fails.
+
+    Under a rung that admission granted instead, nobody is served by a dearer one, and each
+    forecast that is degraded says so.
+    """
     cells = _cells(context)
+    terms = terms_of(context.instance, context.run)
     laps = Laps(meter, context, "predict_seconds")
     models: dict[bytes, gbm.Model] = {}  # read once, used for every store
 
@@ -127,7 +135,7 @@ def prediction_daily(
         better: dict[Rung, pl.DataFrame] = {}
         shapes: alignment.Shapes | None = None
         spreads: Spreads | None = None
-        latest = forecasters.latest(cutoff, by=["segment_group"])
+        latest = granted.within(forecasters.latest(cutoff, by=["segment_group"]), terms.rung)
         shares = _shares(segments, latest, store_id)
         laps.lap(*shares.values())
         for row in latest.iter_rows(named=True):
@@ -161,6 +169,7 @@ def prediction_daily(
             better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
             laps.lap(shares[row["segment_group"]])
         rows = upgraded(_explained(base, segments), better)
+        rows = granted.said(rows, segments, terms.rung, terms.reason)
         if shapes is not None:
             recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)
             totals = alignment.node_totals(recent)

@@ -28,6 +28,7 @@ from resources.table_view import TableView
 
 
 @dg.asset(
+    pool="inference",
     partitions_def=CUTOFF_STORE,
     backfill_policy=RANGE_IS_ONE_RUN,
     ins={

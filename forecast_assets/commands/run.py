@@ -20,7 +20,7 @@ from resources import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-    from forecast_assets.batch import Cycle, Stage
+    from forecast_assets.batch import Admission, Cycle, Stage
 
 Cutoff = Annotated[str, typer.Option(help="Last day known to the forecast, YYYY-MM-DD.")]
 Horizon = Annotated[int, typer.Option(min=1, help="Days ahead.")]
@@ -54,12 +54,13 @@ def _run_stages(settings: Settings, stages: "Callable[[Cycle], Iterable[Stage]]"
     """Run what `stages` names of a cycle at `settings.as_of`; the run ids."""
     import dagster as dg
 
-    from forecast_assets.batch import Cycle, register_stores
+    from forecast_assets.batch import Admission, Cycle, item_stores, register_stores
     from forecast_assets.definitions import build_defs
     from forecast_assets.partitions import SEGMENT_GROUPS
     from forecast_core.rungs.gbm import TRAINING_DAYS
+    from resources.coordinator import escrow_of
     from resources.meter_step import CYCLE
-    from resources.wiring import data_span, source_of
+    from resources.wiring import data_span, lake_of, source_of
 
     span = data_span(settings)
     with dg.DagsterInstance.get() as instance:
@@ -75,7 +76,10 @@ def _run_stages(settings: Settings, stages: "Callable[[Cycle], Iterable[Stage]]"
         )
         # One cycle in the ledger: what landing, training and forecasting cost together.
         tags = {CYCLE: f"{span.as_of}-{uuid.uuid4().hex[:8]}"}
-        return _with_progress(build_defs(settings), instance, list(stages(cycle)), tags)
+        admission = Admission(
+            escrow_of(settings), lambda: item_stores(lake_of(settings), span.as_of)
+        )
+        return _with_progress(build_defs(settings), instance, list(stages(cycle)), tags, admission)
 
 
 def _with_progress(
@@ -83,13 +87,14 @@ def _with_progress(
     instance: "dg.DagsterInstance",
     stages: Sequence["Stage"],
     tags: Mapping[str, str],
+    admission: "Admission",
 ) -> list[str]:
     from rich.console import Console
 
     from forecast_assets.batch import StageFailed, run_stages
 
     console = Console(stderr=True)
-    results = run_stages(defs, instance, stages, tags)
+    results = run_stages(defs, instance, stages, tags, admission)
     run_ids = []
     for at, stage in enumerate(stages, start=1):
         with console.status(f"{at}/{len(stages)} {stage.title} ..."):
@@ -100,6 +105,8 @@ def _with_progress(
                 raise typer.Exit(1) from failure
         run_ids.append(done.run_id)
         console.print(f"{at:>2}/{len(stages)} {stage.title:<28} {done.seconds:6.1f} s")
+        if done.put_off:
+            console.print(f"      [yellow]put off[/yellow] {done.put_off}", soft_wrap=True)
         for check in done.failed_checks:
             console.print(f"      [yellow]check failed[/yellow] {check}")
     return run_ids

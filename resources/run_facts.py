@@ -8,7 +8,7 @@ Job tags are lost when assets are launched directly, so a run is known by its as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,7 +73,7 @@ def facts_of(
     """What admission needs to know of a run. Assets that nobody knows come without a pipeline."""
     keys = sorted(asset_keys(run, instance), key=lambda key: key.to_user_string())
     assets = tuple(_asset(key, known.metadata(key)) for key in keys)
-    if not assets and run.asset_check_selection:
+    if not assets and (run.asset_check_selection or any(_outputs(run, instance))):
         assets = (AssetFacts("asset checks", "monitoring"),)  # as the meter charges them
     return RunFacts(
         run_id=run.run_id,
@@ -90,17 +90,23 @@ def asset_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> frozenset[dg
     """The assets a run will make: its selection, or what its plan produces."""
     if run.asset_selection:
         return frozenset(run.asset_selection)
+    return frozenset(
+        output.asset_key for output in _outputs(run, instance) if output.asset_key is not None
+    )
+
+
+def _outputs(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterator[Any]:
+    """The assets and checks that the run's plan produces."""
     if run.execution_plan_snapshot_id is None:
-        return frozenset()
+        return
     plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
     chosen = set(plan.step_keys_to_execute)
-    return frozenset(
-        output.properties.asset_key
-        for step in plan.steps
-        if step.key in chosen
-        for output in step.outputs
-        if output.properties and output.properties.asset_key
-    )
+    for step in plan.steps:
+        for output in step.outputs if step.key in chosen else ():
+            if output.properties and (
+                output.properties.asset_key or output.properties.asset_check_key
+            ):
+                yield output.properties
 
 
 def _asset(key: dg.AssetKey, metadata: Mapping[str, Any]) -> AssetFacts:

@@ -22,7 +22,7 @@ from resources.ledger_history import (
 from resources.meter import Meter, metered
 
 
-@dg.asset(pool="monitoring", kinds={"deltalake"}, metadata={"cost/pipeline": "monitoring"})
+@dg.asset(kinds={"deltalake"}, metadata={"cost/pipeline": "monitoring"})
 @metered
 def cost_storage(
     lake: dg.ResourceParam[Lake], meter: dg.ResourceParam[Meter]
@@ -42,7 +42,6 @@ def cost_storage(
 
 
 @dg.multi_asset(
-    pool="monitoring",
     specs=[
         dg.AssetSpec(
             COST_LEDGER.name,
@@ -58,7 +57,7 @@ def cost_storage(
             description="What each attempt of each step used: the quantities behind the charges.",
             metadata={"cost/pipeline": "monitoring"},
         ),
-    ],
+    ]
 )
 @metered
 def cost_history(

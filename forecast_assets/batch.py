@@ -106,8 +106,7 @@ class Cycle:
 
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""
-        kept = ("cost_storage", "cost_ledger", "cost_steps")
-        yield Stage("charge storage, keep the books", kept, optional=True)
+        yield Stage("charge storage, keep the books", ("cost_storage", "cost_ledger", "cost_steps"))
         from forecast_assets.assets.marts import mart_names
 
         yield Stage("cost marts", mart_names(), optional=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from forecast_assets.batch import Cycle, Stage
 
 KNOWN_DAYS = 60  # nights begin this many days before the data ends
-BACKFILL_DAYS, RETRAIN_EVERY, BACKFILL_EVERY = (2, 3, 4, 6, 8), 5, 2
+BACKFILL_DAYS, RETRAIN_EVERY = (2, 4, 8, 16, 32), 6
 
 
 def nights(cycle: Cycle, count: int, rng: random.Random) -> Iterator[tuple[date, list[Stage]]]:
@@ -26,14 +26,27 @@ def nights(cycle: Cycle, count: int, rng: random.Random) -> Iterator[tuple[date,
         cutoff = cycle.cutoff + timedelta(days=night)
         tonight = replace(cycle, cutoff=cutoff)
         stages = [*tonight.refreshing(), *tonight.forecasting()]
-        if night % BACKFILL_EVERY == 0:
-            stages += _backfill(cutoff, cycle.stores, rng)
+        stages += _predicted_again(cutoff, cycle.stores, rng) if night % 2 else ()
+        stages += () if night % 2 else _landed_again(cycle, rng)
         if night % RETRAIN_EVERY == 0:
             stages.append(_retrain(cycle.groups, rng))
         yield cutoff, stages
 
 
-def _backfill(last: date, stores: Sequence[str], rng: random.Random) -> Iterator[Stage]:
+def _landed_again(cycle: Cycle, rng: random.Random) -> Iterator[Stage]:
+    """Some months of some stores, from raw rows to features."""
+    from forecast_assets.batch import Stage
+
+    upto, months = rng.choice(cycle.stores), rng.choice((1, 2, 4, 6))
+    last = cycle.cutoff.replace(day=1)
+    first = (last - timedelta(days=30 * (months - 1))).replace(day=1)
+    keys = f"{first}|{cycle.stores[0]}", f"{last}|{upto}"
+    yield Stage("land again", ("raw_sales", "cleaned_sales", "quarantined_sales"), *keys)
+    yield Stage("features again", ("feature_sales",), *keys)
+
+
+def _predicted_again(last: date, stores: Sequence[str], rng: random.Random) -> Iterator[Stage]:
+    """Some cutoffs of some stores."""
     from forecast_assets.batch import Stage
 
     first = last - timedelta(days=rng.choice(BACKFILL_DAYS) - 1)

@@ -6,12 +6,12 @@ any of them.
 
 from collections.abc import Iterator, Sequence
 from datetime import date
-from decimal import Decimal
 
 import polars as pl
 from rich.table import Table
 
 from forecast_core.cells import Cells
+from forecast_core.cost_report import summary
 from forecast_core.schema import TABLES
 from resources import Settings
 from resources.lake import Lake
@@ -29,6 +29,8 @@ def tables(settings: Settings, runs: Sequence[str], scored: date | None) -> Iter
         if accuracy.height:
             yield _accuracy(accuracy, scored)
     yield _cost(settings, runs)
+    if settings.marts.exists():
+        yield _dearest(settings)
     yield _storage(lake)
 
 
@@ -84,9 +86,34 @@ def _cost(settings: Settings, runs: Sequence[str]) -> Table:
     table = _table("Cost of this command", "class", "pipeline", "forecaster", "USD")
     for row in cost.iter_rows():
         table.add_row(*(text or "-" for text in row[:3]), f"{row[3]:.6f}")
-    total = charges["BilledCost"].sum() or Decimal(0)
+    whole = summary(charges)
     cpu = steps["cpu_s"].sum() if "cpu_s" in steps.columns else 0
-    table.add_row("all", f"{cpu:,.0f} CPU-s", "", f"{total:.6f}")
+    table.add_row("all", f"{cpu:,.0f} CPU-s", "", f"{whole.total:.6f}")
+    table.caption = (
+        f"workload {whole.workload:.6f} + idle {whole.idle:.6f} + overhead {whole.overhead:.6f};"
+        f" unattributed {whole.unattributed_pct:.2f} % of compute"
+    )
+    return table
+
+
+def _dearest(settings: Settings, rows: int = 5) -> Table:
+    """The head of the mart that ranks operations, and what an item-store has cost."""
+    import duckdb
+
+    table = _table("Dearest operations (dbt mart)", "operation", "asset", "USD", "share %")
+    with duckdb.connect(str(settings.marts), read_only=True) as marts:
+        ranked = marts.execute(
+            "select kind, coalesce(asset, step_key), billed_cost, share_pct"
+            " from high_cost_operations order by place limit ?",
+            [rows],
+        )
+        for kind, asset, cost, share in ranked.fetchall():
+            table.add_row(kind, asset, f"{cost:.6f}", f"{share:.1f}")
+        items = (
+            "select count(*), max(billed_cost) from cost_per_item_store where item_id is not null"
+        )
+        count, most = marts.execute(items).fetchall()[0]
+    table.caption = f"{count:,} item-stores, the dearest has cost {most or 0:.6f}"
     return table
 
 

@@ -99,7 +99,7 @@ class Meter:
         self.ledger_url = ledger_url
         self.environment = environment
         self.card = load_price_card(price_card)
-        self._versions = {"code_version": code_version, "config_version": config_version}
+        self.code_version, self.config_version = code_version, config_version
         self._open: dict[Key, _Open] = {}
         self._pid = 0
         # Early, so that it runs late: what others do at exit is overhead too.
@@ -394,7 +394,7 @@ class Meter:
             )
 
     def _versioned(self, owner: Owner) -> Owner:
-        return replace(owner, **self._versions)
+        return replace(owner, code_version=self.code_version, config_version=self.config_version)
 
     def _now(self) -> Reading:
         return probe().read()

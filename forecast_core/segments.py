@@ -50,7 +50,8 @@ class Group(_Part):
     `when`: column -> accepted values, all of which must hold; empty takes whatever is left.
     `features` is how much a forecaster of the group may look at; `retrain_days` its cadence.
     `horizon`: days ahead that its rung answers for, the floor beyond (None: all of them);
-    `quantiles`: the levels it publishes.
+    `quantiles`: the levels it publishes. A group that is not `enabled` takes nobody; its members
+    go to the next group that holds.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -60,6 +61,7 @@ class Group(_Part):
     retrain_days: int = Field(default=28, ge=1)
     horizon: int | None = Field(default=None, ge=1)
     quantiles: tuple[float, ...] = LEVELS
+    enabled: bool = True
 
     @model_validator(mode="after")
     def _known_levels(self) -> Group:
@@ -111,6 +113,8 @@ class _Content(_Part):
             raise ValueError(f"groups: {twice[0]!r} is named twice; give each group its own name")
         if self.groups[-1].when:
             raise ValueError("groups: the last must have no `when`: it takes whatever is left")
+        if not self.groups[-1].enabled:
+            raise ValueError("groups: the last must be enabled: it takes whatever is left")
         early = [group.name for group in self.groups[:-1] if not group.when]
         if early:
             raise ValueError(f"groups: {early[0]!r} has no `when`, so those after it get nothing")
@@ -257,7 +261,7 @@ def _route(segmented: pl.DataFrame, policy: SegmentPolicy) -> pl.DataFrame:
     """The first group that holds, for every row."""
     *ruled, rest = policy.content.groups
     name, rung = pl.lit(rest.name), pl.lit(rest.rung)
-    for group in reversed(ruled):
+    for group in (held for held in reversed(ruled) if held.enabled):
         holds = pl.all_horizontal(
             pl.col(column).is_in(list(values)) for column, values in group.when.items()
         )

@@ -11,6 +11,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
+from forecast_assets.networks import fit_network
 from forecast_assets.partitions import (
     ALIGNMENT,
     ANY_PARTITION,
@@ -75,6 +76,8 @@ def forecasters(
         if group.rung == "gbm" and not members.is_empty():
             spec = gbm.GbmSpec.of_size(group.features, members.height)
             return backtest.fit_gbm(past, members, cutoff, span.days(settings.horizon), spec)
+        if group.rung == "neural":
+            return fit_network(cleaned_sales, members, cutoff, span.days(settings.horizon))
         if group.rung == "statistical":
             return _chosen(members, cleaned_sales, cutoff)
         return gbm.Fitted(b'{"kind": "floor"}', {"series": float(members.height)})

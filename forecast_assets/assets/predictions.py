@@ -11,6 +11,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
+from forecast_assets.networks import Networks
 from forecast_assets.partitions import (
     ALIGNMENT,
     ANY_PARTITION,
@@ -126,6 +127,7 @@ def prediction_daily(
     terms = terms_of(context.instance, context.run)
     laps = Laps(meter, context, "predict_seconds")
     models: dict[bytes, gbm.Model] = {}  # read once, used for every store
+    networks = Networks(cleaned_sales)
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
         segments = demand_segments.latest(cutoff, stores=store_id)
@@ -162,6 +164,9 @@ def prediction_daily(
                 sales = cleaned_sales.frame(today.back(statistical.HISTORY_DAYS), SALES)
                 classes = dict(members.select("item_id", "demand_class").iter_rows())
                 rows = statistical.predict(row["artefact"], sales, classes, cutoff, horizon)
+            elif row["rung"] == "neural":
+                everyone = demand_segments.latest(cutoff).filter(segment_group=row["segment_group"])
+                rows = networks.forecast(row["artefact"], everyone, store_id, cutoff, horizon)
             else:
                 continue
             reach = segment_policy.group(row["segment_group"]).horizon or settings.horizon

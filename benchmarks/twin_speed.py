@@ -20,7 +20,7 @@ from forecast_core.capacity.record import Record
 from forecast_core.capacity.twin import Twin
 
 POLICIES = Path(__file__).parents[1] / "policies"
-STORES = 600
+STORES = 510
 LANES = 25  # times the shipped policy's room
 
 

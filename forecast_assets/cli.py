@@ -6,7 +6,17 @@ before a command is chosen.
 
 import typer
 
-from forecast_assets.commands import admission, cost, incidents, lake, levers, run, source, stores
+from forecast_assets.commands import (
+    admission,
+    capacity,
+    cost,
+    incidents,
+    lake,
+    levers,
+    run,
+    source,
+    stores,
+)
 
 app = typer.Typer(
     help="Forecast every item in every store, on budget.",
@@ -21,6 +31,7 @@ app.command("backtest")(run.backtest)
 for name, commands in (
     ("admission", admission.admission_app),
     ("budget", admission.budget_app),
+    ("capacity", capacity.app),
     ("cost", cost.app),
     ("incidents", incidents.app),
     ("lake", lake.app),

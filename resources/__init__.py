@@ -41,6 +41,7 @@ class Settings:
     price_card: Path = PROJECT_ROOT / "policies" / "price_card.yaml"
     segment_policy: Path = PROJECT_ROOT / "policies" / "segments.yaml"
     admission_policy: Path = PROJECT_ROOT / "policies" / "admission.yaml"
+    capacity_plan: Path = PROJECT_ROOT / "policies" / "capacity.yaml"
     lifecycle_policy: Path = PROJECT_ROOT / "policies" / "lifecycle.yaml"
     demo_series: int = 600
     demo_stores: int = 3
@@ -76,6 +77,7 @@ class Settings:
             price_card=Path(env.get("FORECAST_PRICE_CARD", cls.price_card)),
             segment_policy=Path(env.get("FORECAST_SEGMENT_POLICY", cls.segment_policy)),
             admission_policy=Path(env.get("FORECAST_ADMISSION_POLICY", cls.admission_policy)),
+            capacity_plan=Path(env.get("FORECAST_CAPACITY_PLAN", cls.capacity_plan)),
             lifecycle_policy=Path(env.get("FORECAST_LIFECYCLE_POLICY", cls.lifecycle_policy)),
             demo_series=_whole(env, "FORECAST_DEMO_SERIES", cls.demo_series, at_least=1),
             demo_stores=_whole(env, "FORECAST_DEMO_STORES", cls.demo_stores, at_least=1),

@@ -98,6 +98,10 @@ class Arrivals:
         """Stores open on that day of the plan."""
         return self.plan.base.stores + int(self.values["store_openings"] * day / 365)
 
+    def kinds(self) -> list[Kind]:
+        """Every kind of run that has arrived so far."""
+        return list(self._kinds.values())
+
     def of(self, day: int) -> list[Batch]:
         """What arrives on day `day` of the plan, in order of time."""
         when = date.fromordinal(self.plan.first.toordinal() + day)
@@ -164,11 +168,12 @@ class Arrivals:
         return replace(batch, count=count, at=at, deadline=None, launch=launch)
 
     def _kind(self, name: str, work: Work, series: float, stress: Stress) -> Kind:
-        factor = stress.rows.get(work.pipeline, 1.0)
+        factor = stress.rows.get(work.pipeline, 1.0) * work.volume
         size = float(f"{series:.3g}")  # equal runs for weeks, so that they are told apart no finer
         key = (name, size, stress.name)
         if key not in self._kinds:
-            self._kinds[key] = self._new_kind(name, work, size * factor, stress)
+            kind = self._new_kind(name, work, size * factor, stress)
+            self._kinds[key] = replace(kind, series=series)
         return self._kinds[key]
 
     def _new_kind(self, name: str, work: Work, series: float, stress: Stress) -> Kind:
@@ -197,11 +202,12 @@ class Arrivals:
     def _truth(
         self, name: str, work: Work, rung: str, rates: Sequence[Rate], series: float, stress: Stress
     ) -> Truth:
-        totals = {q: sum(rate.of(q, series) for rate in rates) for q in QUANTITIES}
+        each = work.rows_each
+        totals = {q: sum(rate.of(q, series, each) for rate in rates) for q in QUANTITIES}
         growth = (1 + self.values["price_change"]) ** 0.5  # the year's middle
         return Truth(
             wall_s=max(totals["wall_s"] * stress.wall.get(work.pipeline, 1.0), 0.001),
-            money=totals["money"] * growth * stress.money * work.weight * NANO,
+            money=totals["money"] * growth * stress.money * NANO,
             cpu_s=totals["cpu_s"],
             gpu_s=totals["gpu_s"],
             gib_s=totals["rss_gib_s"],

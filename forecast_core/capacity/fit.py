@@ -65,9 +65,11 @@ class Rate:
     failures: float = 0.0
     note: str = ""
 
-    def of(self, quantity: str, series: float) -> float:
-        """The expected quantity of a run over `series` series."""
-        return self.lines[quantity].at(series if self.by_series else series * self.rows_each)
+    def of(self, quantity: str, series: float, rows_each: float | None = None) -> float:
+        """The expected quantity of a run over `series` series; `rows_each` replaces the measured
+        rows a series."""
+        each = self.rows_each if rows_each is None else rows_each
+        return self.lines[quantity].at(series if self.by_series else series * each)
 
 
 @dataclass(frozen=True)

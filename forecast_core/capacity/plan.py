@@ -91,7 +91,8 @@ class Work(_Model):
     `per`: a run for all series, for each store, or for each `chunk` series. `group`: only that
     segment group's share of the series. `after`: starts when that work of the same day is done.
     `covers`: gives every series of it its first forecast of the cycle. `watches`: must be done by
-    its deadline, as serving must. `stale_after_deadline`: worth nothing once its day is over.
+    its deadline, as serving must. `volume`: of what the stages have been measured to take.
+    `rows_each`: rows a series that its stages write, where the ledger's runs were not of its kind.
     """
 
     stages: tuple[str, ...] = Field(min_length=1)
@@ -108,7 +109,8 @@ class Work(_Model):
     covers: bool = False
     watches: bool = False
     memory_gib: float | None = Field(default=None, gt=0)
-    weight: float = Field(default=1.0, gt=0)
+    volume: float = Field(default=1.0, gt=0)
+    rows_each: float | None = Field(default=None, gt=0)
 
 
 class Default(_Model):
@@ -140,6 +142,28 @@ class Accuracy(_Model):
         return self.none - self.rungs.get(rung, self.none)
 
 
+class Storage(_Model):
+    """Stated bytes that a day of one series takes in each tier, until the lake has measured them;
+    rows are kept for `retain_days`."""
+
+    hot: float = Field(ge=0)
+    warm: float = Field(ge=0)
+    cold: float = Field(ge=0)
+    retain_days: int = Field(ge=1)
+    source: str = Field(min_length=1)
+
+
+class Lever(_Model):
+    """What a lever does to the plan: factors on the volume of works and on the days between two
+    trainings, works that lose their dearest rung, and the share by which the error rises."""
+
+    volume: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    retrain: float = Field(default=1.0, gt=0)
+    drop_rung: tuple[str, ...] = ()
+    error: float = Field(default=0.0, ge=-1)
+    source: str = Field(min_length=1)
+
+
 class Change(_Model):
     """A declared change of the business that calls for a review of the plan."""
 
@@ -166,6 +190,8 @@ class _File(_Model):
     work: dict[str, Work]
     defaults: Annotated[dict[str, Default], BeforeValidator(_rows)]
     accuracy: Accuracy
+    storage: Storage
+    levers: dict[str, Lever] = Field(default_factory=dict)
     business_changes: tuple[Change, ...] = ()
     review_days: int = Field(default=92, ge=1)
 
@@ -180,6 +206,7 @@ class Plan:
         self.first, self.months, self.base = file.first, file.months, file.base
         self.assumptions, self.correlations = file.assumptions, file.correlations
         self.work, self.defaults, self.accuracy = file.work, file.defaults, file.accuracy
+        self.storage, self.levers = file.storage, file.levers
         self.business_changes, self.review_days = file.business_changes, file.review_days
 
     @classmethod
@@ -223,7 +250,7 @@ class Plan:
 
     def draw(self, rng: np.random.Generator) -> dict[str, float]:
         """Every assumption once, correlated as stated; mix shares are scaled to sum to 1."""
-        names = list(self.assumptions)
+        names = sorted(self.assumptions)
         z = _factor(self) @ rng.standard_normal(len(names))
         values = {
             name: held(name, self.assumptions[name].at(float(z[i]))) for i, name in enumerate(names)
@@ -255,7 +282,7 @@ def _factor(plan: Plan) -> npt.NDArray[np.float64]:
 
 
 def _matrix(plan: Plan) -> npt.NDArray[np.float64]:
-    names = list(plan.assumptions)
+    names = sorted(plan.assumptions)
     matrix = np.eye(len(names))
     for correlation in plan.correlations:
         a, b = (names.index(name) for name in correlation.between)
@@ -267,6 +294,10 @@ def _faults(plan: Plan) -> Iterable[str]:
     yield from _assumption_faults(plan)
     yield from _correlation_faults(plan)
     yield from _work_faults(plan)
+    for name, lever in plan.levers.items():
+        for work in (*lever.volume, *lever.drop_rung):
+            if work not in plan.work:
+                yield f"levers.{name}: {work!r} is no work of this plan"
     for change in plan.business_changes:
         if change.on > plan.last:
             yield (

@@ -112,12 +112,11 @@ def score(record: Record, plan: Plan) -> Night:
     best = skill = 0.0
     for day, due in record.upgrades_due.items():
         done = record.upgraded.get(day, {})
-        first = max(accuracy.skill(rung) for rung in accuracy.rungs)
         covered = record.share(record.covered)
-        best += due * first
+        best += sum(amount * accuracy.skill(rung) for rung, amount in due.items())
         floor = accuracy.skill("floor")
         skill += sum(amount * accuracy.skill(rung) for rung, amount in done.items())
-        skill += max(0.0, due * covered - sum(done.values())) * floor
+        skill += max(0.0, sum(due.values()) * covered - sum(done.values())) * floor
     return Night(
         100 * record.share(record.covered),
         100 * record.share(record.watched),

@@ -26,16 +26,17 @@ class Record:
     """Tallies of one draw. Money in currency units, resources in hours, storage in bytes.
 
     `money`: (month, pipeline) -> money. `used`: (month, resource) -> CPU, GPU and GiB hours.
-    `stage_money`: work -> money. `delays`: class -> minute of delay -> runs. `covered` and
-    `watched`: day -> (done by the deadline, due), in series and runs. `rungs`: day -> rung -> value
-    weight that had that rung by the deadline. `breaks`: what ran short -> (first day, how often).
+    `tally`: (month, work, rung) -> [series x runs, money]. `delays`: class -> minute of delay ->
+    runs. `covered` and `watched`: day -> (done by the deadline, due), in series and runs.
+    `upgraded`: day -> rung -> series that had it by the deadline. `breaks`: what ran short ->
+    (first day, how often).
     """
 
     def __init__(self, start: float, offset_s: float) -> None:
         self.start, self.offset_s = start, offset_s
         self.money = _floats()
         self.used = _floats()
-        self.work_money = _floats()
+        self.tally: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.runs = self.passes = self.failed = self.stopped = self.lost = self.superseded = 0
         self.unstarted = 0
         self.rejections: dict[str, int] = {}
@@ -43,12 +44,11 @@ class Record:
         self.covered: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.watched: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.upgraded: dict[int, dict[str, float]] = defaultdict(_floats)
-        self.upgrades_due: dict[int, float] = _floats()
+        self.upgrades_due: dict[int, dict[str, float]] = defaultdict(_floats)
         self.written: dict[int, float] = _floats()
         self.breaks: dict[str, list[int]] = {}
         self.overshoot: dict[str, float] = {}
         self.last_end = start
-        self._done_items: dict[int, float] = _floats()
 
     # ---- what the twin tells -----------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Record:
         if work.watches:
             self.watched[batch.day][1] += batch.count
         if _is_upgrade(batch):
-            self.upgrades_due[batch.day] += amount
+            self.upgrades_due[batch.day][batch.kind.shape.quotes[0].rung] += amount
 
     def started(self, work_class: str, delay_s: float, count: int) -> None:
         """So many runs of a class start after so long a wait."""
@@ -81,7 +81,9 @@ class Record:
         month = month_of(now, self.offset_s)
         money = nanos / NANO
         self.money[month, batch.kind.pipeline] += money
-        self.work_money[batch.kind.name.partition("+")[0]] += money
+        tally = self.tally[month, batch.kind.name.partition("+")[0], rung]
+        tally[0] += count * batch.kind.series
+        tally[1] += money
         self.used[month, "cpu_h"] += truth.cpu_s * ratio / 3600
         self.used[month, "gpu_h"] += truth.gpu_s * ratio / 3600
         self.used[month, "gib_h"] += truth.gib_s * ratio / 3600
@@ -106,8 +108,10 @@ class Record:
             self.short(now, decision)
 
     def short(self, now: float, decision: Decision) -> None:
-        """Something did not suffice: a budget node, a stage's or the host's room, a pause."""
+        """Something did not suffice: a budget node, or a stage's or the host's room."""
         name = decision.code
+        if name in ("peak", "load", "cap", "blocked", "fan_out"):
+            return  # the policy's own will, not a shortage
         if name == "money":
             name = f"budget {decision.reason.partition(' has ')[0]}"
         day = int((now - self.start) // DAY)

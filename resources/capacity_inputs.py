@@ -1,0 +1,115 @@
+"""What the planner looks at: the plan and policy files, the ledger's steps, what the lake stores.
+
+Belongs here: reading them, and giving the twin its jobs. Does not: fitting or drawing
+(`forecast_core.capacity`), files of records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from forecast_core.admission_policy import Policy
+from forecast_core.capacity.fit import Rates, fit
+from forecast_core.capacity.outcomes import Job
+from forecast_core.capacity.plan import Plan
+from forecast_core.capacity.storage import Bytes, measured
+from forecast_core.capacity.stress import CALM, Stress
+from forecast_core.price_card import Rates as Prices
+from resources import Settings
+from resources.ledger import open_ledger
+from resources.policies import load_policy
+from resources.price_card import load_price_card
+
+HISTORY = timedelta(days=400)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a draw rests on but its seed."""
+
+    plan: Plan
+    policy: Policy
+    rates: Rates
+    prices: Prices
+    stored: Bytes
+    stress: Stress = CALM
+
+    def jobs(self, draws: int, days: int | None = None, first_seed: int = 0) -> list[Job]:
+        """One job a draw; equal seeds draw equal assumptions and equal luck."""
+        whole = (self.plan.last - self.plan.first).days + 1
+        return [
+            Job(self.plan, self.policy, self.rates, self.prices, self.stored, seed,
+                min(days or whole, whole), self.stress)
+            for seed in range(first_seed, first_seed + draws)
+        ]  # fmt: skip
+
+    def under(self, **changes: Plan | Policy | Stress) -> Inputs:
+        """The same inputs with some replaced."""
+        return replace(self, **changes)  # type: ignore[arg-type]  # names are checked by replace
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan file.
+
+    Raises:
+        PolicyError: no file, no YAML, or a plan that must not be believed; names the file.
+    """
+    return load_policy(path, Plan.parse)
+
+
+def read_policy(path: Path) -> Policy:
+    """The admission policy; raises as `read_plan` does."""
+    return load_policy(path, Policy.parse)
+
+
+def read_inputs(settings: Settings, plan_path: Path | None = None) -> Inputs:
+    """Plan, policy, rates fitted to the ledger, prices and stored bytes of these settings."""
+    plan = read_plan(plan_path or settings.capacity_plan)
+    rates = fitted(settings, plan)
+    card = load_price_card(settings.price_card)
+    return Inputs(
+        plan,
+        read_policy(settings.admission_policy),
+        rates,
+        card.on(plan.first, plan.environment),
+        stored_bytes(settings, plan),
+    )
+
+
+def fitted(settings: Settings, plan: Plan, until: date | None = None) -> Rates:
+    """Rates from the last `HISTORY` of the ledger; none while there is no ledger."""
+    if not _has_ledger(settings):
+        return Rates()
+    last = until or datetime.now(UTC).date()
+    steps = open_ledger(settings.ledger).settlements(first=last - HISTORY, last=last)
+    return fit(steps, settings.demo_series if settings.source == "demo" else plan.base.series)
+
+
+def _has_ledger(settings: Settings) -> bool:
+    path = settings.ledger.partition("sqlite:///")[2]
+    return not path or Path(path).is_file()
+
+
+def stored_bytes(settings: Settings, plan: Plan) -> Bytes:
+    """Bytes a series and day by tier as the lake holds them, else as the plan states them."""
+    stated = Bytes(
+        {"hot": plan.storage.hot, "warm": plan.storage.warm, "cold": plan.storage.cold},
+        plan.storage.source,
+    )
+    if "://" in settings.lake_root or not Path(settings.lake_root).is_dir():
+        return stated
+    from resources.ledger_history import stored_files
+    from resources.wiring import data_span, lake_of
+
+    files = stored_files(lake_of(settings))
+    sizes = dict(files.group_by("tier").agg(pl.col("bytes").sum()).iter_rows())
+    if not sum(sizes.values()):
+        return stated
+    span, values = data_span(settings), plan.mids()
+    series = settings.demo_series if settings.source == "demo" else plan.base.series
+    days = (span.last - span.first).days + 1
+    return measured(sizes, series, days, values["hot_days"], values["warm_days"])

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
+from forecast_assets.assets.storage import today
 from forecast_assets.partitions import STORES
 from forecast_core.admission_request import COVERS_TAG
 from forecast_core.cells import Cells
@@ -106,7 +107,8 @@ class Cycle:
 
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""
-        yield Stage("charge storage, keep the books", ("cost_storage", "cost_ledger", "cost_steps"))
+        yield Stage("charge storage", ("cost_storage",), today(), today())
+        yield Stage("keep the books", ("cost_ledger", "cost_steps"))
         from forecast_assets.assets.marts import mart_names
 
         yield Stage("cost marts", mart_names(), optional=True)

@@ -8,9 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from forecast_assets import checks, jobs, sensors
+from forecast_assets import checks, jobs, jobs_storage, sensors
 from forecast_assets.assets.marts import dbt_program
 from forecast_assets.layers import layer_assets
+from forecast_assets.storage_reads import GraphFacts
 from resources import Settings
 from resources.wiring import build_resources
 
@@ -20,13 +21,20 @@ def build_defs(
 ) -> dg.Definitions:
     """Everything, on the given settings; `resources` replace those of the same key."""
     settings = settings or Settings.from_environment()
+    assets = layer_assets()
+    graph = GraphFacts.of(assets)
     return dg.Definitions(
-        assets=layer_assets(),
-        asset_checks=checks.ALL,
-        jobs=jobs.ALL,
-        schedules=jobs.SCHEDULES,
+        assets=assets,
+        asset_checks=[*checks.ALL, *jobs_storage.CHECKS],
+        jobs=[*jobs.ALL, *jobs_storage.JOBS],
+        schedules=[*jobs.SCHEDULES, *jobs_storage.SCHEDULES],
         sensors=sensors.ALL,
-        resources={**build_resources(settings), "dbt": dbt_program(), **(resources or {})},
+        resources={
+            **build_resources(settings),
+            "graph": graph,
+            "dbt": dbt_program(),
+            **(resources or {}),
+        },
         executor=dg.multiprocess_executor.configured(
             # Preload imports only: polars or torch work in the fork server would not survive.
             {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}

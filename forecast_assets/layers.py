@@ -25,7 +25,9 @@ from forecast_assets.assets import (
     raw,
     segments,
     stock,
+    storage,
 )
+from forecast_assets.storage_reads import declared
 
 DAY = timedelta(days=1)
 
@@ -63,6 +65,7 @@ LAYERS: Mapping[str, Layer] = {
         automation=dg.AutomationCondition.eager(),
     ),
     "cost": Layer((ledger, marts), "team:platform", "monitoring", fresh_within=1.5 * DAY),
+    "storage": Layer((storage,), "team:platform", "storage"),
     "evaluation": Layer(
         (evaluation,),
         "team:forecasting",
@@ -90,4 +93,10 @@ def _in_layer(spec: dg.AssetSpec, group: str, layer: Layer) -> dg.AssetSpec:
         owners=[layer.owner],
         automation_condition=spec.automation_condition or layer.automation,
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=promise) if promise else None,
-    ).merge_attributes(metadata={"cost/pipeline": layer.pipeline, **spec.metadata})
+    ).merge_attributes(
+        metadata={
+            "cost/pipeline": layer.pipeline,
+            **declared(spec.key.path[-1]),
+            **spec.metadata,
+        }
+    )

@@ -17,7 +17,7 @@ COST_STORAGE = Table(
         "date": pl.Date,
         "kind": pl.String,
         "table": pl.String,
-        "tier": pl.String,
+        "storage_tier": pl.String,
         "store_id": pl.String,
         "pipeline": pl.String,
         "files": pl.Int64,
@@ -26,8 +26,8 @@ COST_STORAGE = Table(
         "money": pl.Float64,
         "currency": pl.String,
     },
-    key=("date", "kind", "table", "tier", "store_id"),
+    key=("date", "kind", "table", "storage_tier", "store_id"),
     cut="day",
-    sort=("table", "kind", "tier", "store_id"),
+    sort=("table", "kind", "storage_tier", "store_id"),
 )
 ALL_TABLES = (*TABLES.values(), COST_LEDGER, COST_STEPS, COST_STORAGE)

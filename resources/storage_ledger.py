@@ -13,7 +13,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -121,6 +121,16 @@ class StorageLedger:
             for path in paths:
                 where = (files.c.uri == uri) & (files.c.path == path)
                 connection.execute(sa.update(files).where(where).values(deleted_at=now))
+
+    def deleted_on(self, uri: str, day: date) -> list[tuple[str, int, int]]:
+        """Files deleted on a UTC day: tier, bytes and how many days old they were."""
+        start = datetime.combine(day, time(), UTC)
+        columns = (files.c.tier, files.c.bytes, files.c.recorded_at, files.c.deleted_at)
+        inside = (files.c.deleted_at >= start) & (files.c.deleted_at < start + timedelta(days=1))
+        with self._engine.connect() as connection:
+            query = sa.select(*columns).where(files.c.uri == uri, inside)
+            rows: list[tuple[Any, ...]] = [tuple(row) for row in connection.execute(query)]
+        return [(tier or "hot", size, (gone - since).days) for tier, size, since, gone in rows]
 
     # -- moves -----------------------------------------------------------------------------
 

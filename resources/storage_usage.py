@@ -127,7 +127,7 @@ def usage(
         item = Stored("early", table, tier, None, 0, (size,))
         rows.append(_row(item, day, float(owed), rates, pipelines))
     frame = pl.DataFrame(rows, schema=COST_STORAGE.schema, orient="row")
-    by = ["date", "kind", "table", "tier", "store_id", "pipeline", "currency"]
+    by = ["date", "kind", "table", "storage_tier", "store_id", "pipeline", "currency"]
     summed = frame.group_by(by).agg(pl.col("files", "bytes", "rows", "money").sum())
     return COST_STORAGE.conform(summed)
 

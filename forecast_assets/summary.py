@@ -109,10 +109,9 @@ def _dearest(settings: Settings, rows: int = 5) -> Table:
         )
         for kind, asset, cost, share in ranked.fetchall():
             table.add_row(kind, asset, f"{cost:.6f}", f"{share:.1f}")
-        items = (
-            "select count(*), max(billed_cost) from cost_per_item_store where item_id is not null"
-        )
-        count, most = marts.execute(items).fetchall()[0]
+        # Without item-stores one row without an item bears it all.
+        items = "select count(item_id), max(billed_cost) from cost_per_item_store"
+        ((count, most),) = marts.execute(items).fetchall()
     table.caption = f"{count:,} item-stores, the dearest has cost {most or 0:.6f}"
     return table
 

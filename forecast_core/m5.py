@@ -257,7 +257,7 @@ def price_spans(weekly: pl.DataFrame, weeks: pl.DataFrame, first: date, last: da
     `first`, at `last` and at month ends, so that each month of a store stands alone.
     """
     spans = weekly.join(week_pieces(weeks, first, last), on="wm_yr_wk")
-    spans = spans.select(TABLES["raw_prices"].columns)
+    spans = spans.select(list(TABLES["raw_prices"].columns))
     return TABLES["raw_prices"].conform(spans).sort("item_id", "date", "source_row")
 
 

@@ -21,10 +21,12 @@ def past_of(
 ) -> Past:
     """Windows of one store, read when asked for and metered as the step's."""
 
+    covariates = tuple(name for name in cleaned_sales.columns() if name.startswith("x_"))
+
     def sales(store: str, first: date, last: date) -> pl.DataFrame:
-        return cleaned_sales.frame(Cells(first, last, (store,)), SOLD)
+        return cleaned_sales.frame(Cells(first, last, (store,)), [*SOLD, *covariates])
 
     def features(store: str, first: date, last: date) -> pl.DataFrame:
         return feature_sales.frame(Cells(first, last, (store,)))
 
-    return Past(sales, features, calendar, step)
+    return Past(sales, features, calendar, step, covariates)

@@ -42,12 +42,14 @@ class Past:
         features: (store, first, last) -> `feature_sales` rows.
         calendar: `raw_calendar`, past and known future.
         step: days in a period (7 for weekly data).
+        covariates: columns of the sales that are known ahead.
     """
 
     sales: Load
     features: Load
     calendar: pl.DataFrame
     step: int = 1
+    covariates: tuple[str, ...] = ()
 
     @property
     def training_days(self) -> int:
@@ -96,7 +98,7 @@ def gbm_examples(
     past: Past, members: pl.DataFrame, cutoff: date, horizon: int, spec: gbm.GbmSpec
 ) -> tuple[list[gbm.Examples], gbm.Coding]:
     """The examples of every store and the coding that they share."""
-    coding = gbm.Coding.of(past.calendar, members)
+    coding = gbm.Coding.of(past.calendar, members, past.covariates)
     first = cutoff - timedelta(days=past.training_days)
     parts = [
         gbm.examples(
@@ -122,7 +124,7 @@ def run_gbm(
 
     def of_store(store: str, series: pl.DataFrame) -> pl.DataFrame:
         ahead = past.sales(store, cutoff + timedelta(days=1), cutoff + timedelta(days=horizon))
-        prices = ahead.select("item_id", "date", "sell_price")
+        prices = ahead.select("item_id", "date", "sell_price", *past.covariates)
         today = past.features(store, cutoff, cutoff)
         return model.predict(today, prices, series, past.calendar, cutoff, horizon)
 

@@ -17,6 +17,7 @@ from datetime import date
 
 import polars as pl
 
+from forecast_core.frequency import DAILY, Frequency
 from forecast_core.gaps import filled
 from forecast_core.mapping import Policy
 from forecast_core.schema import TABLES
@@ -88,7 +89,7 @@ def clean(
     prices: pl.DataFrame,
     last: date | None = None,
     policy: Policy = PLAIN,
-    step: int = 1,
+    often: Frequency = DAILY,
     series: pl.DataFrame | None = None,
 ) -> Cleaned:
     """Sort raw_sales into kept and quarantined rows, and give each kept row its price.
@@ -102,7 +103,7 @@ def clean(
         prices: raw_prices columns, of at least the same stores and days.
         last: the source's last day with sales; rows after it are quarantined (None: no limit).
         policy: what becomes of gaps, returns and duplicates; by default nothing is added or merged.
-        step: days in a period, for gaps that are filled.
+        often: the frequency, for gaps that are filled.
         series: attributes of the items (`item_id` and the rest) that may have no row at all.
     """
     raw = TABLES["raw_sales"].conform(sales)
@@ -111,7 +112,7 @@ def clean(
     good, refused = _apply(TABLES["raw_prices"].conform(prices), PRICE_RULES, None)
     spans = _spans(good, refused)
     if policy.gaps == "zero":
-        fit = filled(fit, quarantined, spans, series, last, step)
+        fit = filled(fit, quarantined, spans, series, last, often)
     kept = _with_price(fit.drop(extras, strict=False), spans)
     return Cleaned(
         TABLES["cleaned_sales"].conform(kept.drop("source_row", "defect")),

@@ -11,6 +11,8 @@ from datetime import date
 
 import polars as pl
 
+from forecast_core.frequency import Frequency
+
 ATTRIBUTES = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
 _KEY = ["store_id", "item_id", "date"]
 
@@ -21,7 +23,7 @@ def filled(
     spans: pl.DataFrame,
     series: pl.DataFrame | None,
     last: date | None,
-    step: int,
+    often: Frequency,
 ) -> pl.DataFrame:
     """`fit` with a row of zero units for each day that `spans` covers and no row has.
 
@@ -30,7 +32,7 @@ def filled(
         spans: its price rows (`date`..`until`); a span with x_closed = 1 is shut, not idle.
         series: attributes of items without any row in `fit`.
         last: nothing is filled after it (None: after the last row).
-        step: days in a period.
+        often: the frequency; only days on which a period begins are filled.
     """
     known = [fit.select(ATTRIBUTES).unique(maintain_order=True)]
     if series is not None and not fit.is_empty():
@@ -44,9 +46,11 @@ def filled(
     open_spans = spans.filter(pl.col("x_closed") != 1) if "x_closed" in spans.columns else spans
     stop = pl.min_horizontal("until", pl.lit(end))
     taken = pl.concat([fit.select(_KEY), quarantined.select(_KEY)])
+    begin = often.starts(pl.col("date").dt.offset_by(f"{often.step - 1}d"))
     idle = (
-        open_spans.filter(pl.col("date") <= stop)
-        .select("store_id", "item_id", date=pl.date_ranges("date", stop, f"{step}d"))
+        open_spans.with_columns(date=begin)
+        .filter(pl.col("date") <= stop)
+        .select("store_id", "item_id", date=pl.date_ranges("date", stop, f"{often.step}d"))
         .explode("date")
         .unique()
         .join(taken, on=_KEY, how="anti")

@@ -87,7 +87,8 @@ def wide_covariates(sales: Sales, header: Sequence[str]) -> dict[str, dict[str, 
 
 def sales_schema(mapping: SourceMapping) -> dict[str, type[pl.DataType]]:
     """The columns of `sales_rows`."""
-    extras = {name: pl.Float64 for name in ("sell_price", *_own_covariates(mapping.sales))}
+    priced = ["sell_price"] if mapping.sales.sell_price is not None else []
+    extras = dict.fromkeys([*priced, *_own_covariates(mapping.sales)], pl.Float64)
     return {
         "date": pl.Date,
         **dict.fromkeys(IDS, pl.String),

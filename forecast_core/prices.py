@@ -14,6 +14,8 @@ import polars as pl
 def daily_prices(spans: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
     """(item_id, date, sell_price) for each day of `first`..`last` on which a good price holds.
 
+    Covariates (`x_` columns) of the spans follow.
+
     Args:
         spans: `raw_prices` rows of one store (`date`..`until` inclusive); unreadable and
             non-positive prices give no day.
@@ -26,11 +28,12 @@ def daily_prices(spans: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
     )
     since = pl.max_horizontal("date", pl.lit(first))
     until = pl.min_horizontal("until", pl.lit(last))
+    signals = [name for name in spans.columns if name.startswith("x_")]
     return (
-        good.select("item_id", "sell_price", date=pl.date_ranges(since, until))
+        good.select("item_id", "sell_price", *signals, date=pl.date_ranges(since, until))
         .explode("date")
         .unique(["item_id", "date"], keep="last", maintain_order=True)
-        .select("item_id", "date", "sell_price")
+        .select("item_id", "date", "sell_price", *signals)
     )
 
 

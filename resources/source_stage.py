@@ -41,7 +41,7 @@ from resources.source_text import Batch
 
 RUN = 2_000_000
 GROUP = 1 << 16  # rows of a row group
-_VERSION = 3  # of this layout
+_VERSION = 4  # of this layout
 Progress = Callable[[str, int], None]
 
 

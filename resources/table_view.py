@@ -27,6 +27,12 @@ class TableView:
     table: LakeTable
     observe: Callable[[Read], None]
 
+    def columns(self) -> list[str]:
+        """The names of its columns; none of its rows is read."""
+        if not self.table.exists():
+            return list(self.table.empty().columns)
+        return self.table.read().frame.collect_schema().names()
+
     def frame(
         self,
         cells: Cells | None = None,

@@ -48,7 +48,7 @@ def split_sales(
             raw_prices.load(store_id),
             policy=source.policy,
             last=span.last,
-            step=span.frequency.step,
+            often=span.frequency,
             series=source.series(),
         )
 

@@ -166,7 +166,7 @@ def _reading(path: Path) -> Iterator["MappedSource"]:
 
 
 def _advance(bar: "rich.progress.Progress") -> "Progress":
-    tasks: dict[str, int] = {}
+    tasks: dict[str, rich.progress.TaskID] = {}
 
     def advance(name: str, rows: int) -> None:
         if name not in tasks:
@@ -190,7 +190,7 @@ def _report(source: "MappedSource") -> "Report":
     for store in source.stores():
         sales = source.sales(store, first, last)
         prices = source.prices(store, first, last)
-        how = {"policy": source.policy, "step": source.frequency.step, "last": last}
+        how = {"policy": source.policy, "often": source.frequency, "last": last}
         report.add(sales, clean(sales, prices, series=source.series(), **how))  # type: ignore[arg-type]
     return report
 
@@ -238,8 +238,8 @@ def _print_report(
         for rule, rows in report.rules.most_common():
             rules.add_row(rule, f"{rows:,}")
         console.print(rules)
-        rows = pl.concat(report.examples, how="diagonal_relaxed")
-        for line in _lines(rows.group_by("rule", maintain_order=True).head(show)):
+        few = pl.concat(report.examples, how="diagonal_relaxed")
+        for line in _lines(few.group_by("rule", maintain_order=True).head(show)):
             console.print(line, soft_wrap=True, markup=False)
 
 

@@ -65,13 +65,17 @@ class Coding:
 
     events: dict[str, list[str]]
     levels: dict[str, list[str]]
+    covariates: tuple[str, ...] = ()  # columns of sales and prices that are known ahead
 
     @classmethod
-    def of(cls, calendar: pl.DataFrame, series: pl.DataFrame) -> Coding:
+    def of(
+        cls, calendar: pl.DataFrame, series: pl.DataFrame, covariates: Sequence[str] = ()
+    ) -> Coding:
         """From the calendar and one row a series (all stores)."""
         return cls(
             target_days.vocabulary(calendar),
             {level: sorted(series[level].unique().to_list()) for level in LEVELS},
+            tuple(covariates),
         )
 
     def codes(self, series: pl.DataFrame) -> Floats:
@@ -105,7 +109,7 @@ class Fitted:
     drivers: dict[str, float]
 
 
-def columns(spec: GbmSpec) -> list[str]:
+def columns(spec: GbmSpec, covariates: Sequence[str] = ()) -> list[str]:
     """Names of the model's columns, in order."""
     relative = ["same_weekday_4", "same_weekday_8", "year_ago", "year_ago_change"]
     return [
@@ -116,6 +120,7 @@ def columns(spec: GbmSpec) -> list[str]:
         "price_change",
         "price_to_mean",
         *LEVELS,
+        *covariates,
     ]
 
 
@@ -142,14 +147,16 @@ def examples(
         (pl.col("age_days") >= _MIN_AGE_DAYS) & (pl.col("mean_112") > 0) & (pl.col("date") < cutoff)
     ).join(series.select(LEVELS), on=["item_id", "store_id"], how="inner", maintain_order="left")
     if origins.is_empty():
-        return Examples(*(np.empty(s, np.float32) for s in ((0, len(columns(spec))), 0)))
+        return Examples(
+            *(np.empty(s, np.float32) for s in ((0, len(columns(spec, coding.covariates))), 0))
+        )
     store_id, state_id = series["store_id"][0], series["state_id"][0]
     rng = np.random.default_rng([spec.seed, zlib.crc32(store_id.encode())])
     ahead = step * rng.integers(1, horizon // step + 1, origins.height * spec.per_origin)
     row = np.repeat(np.arange(origins.height), spec.per_origin)
     first = origins["date"].min()
     assert isinstance(first, date)
-    grid = Grid.of(sales, ["units", "sell_price"], first, cutoff)
+    grid = Grid.of(sales, ["units", "sell_price", *coding.covariates], first, cutoff)
     at = (origins["date"] - first).dt.total_days().to_numpy()[row] + ahead
     item = _positions(origins["item_id"], grid.items)[row]
     inside = (at < grid.n_days) & (item >= 0)
@@ -159,7 +166,8 @@ def examples(
     row, ahead, at, item, sold = row[known], ahead[known], at[known], item[known], sold[known]
     days = TargetDays.of(calendar, coding.events, state_id, first, cutoff)
     price = grid.values["sell_price"][item, at]
-    return Examples(_design(origins, row, ahead, price, days, at, coding, spec), sold)
+    x = _design(origins, row, ahead, price, days, at, coding, spec)
+    return Examples(_beside(x, grid, item, at, coding), sold)
 
 
 def fit(parts: Sequence[Examples], coding: Coding, spec: GbmSpec) -> Fitted:
@@ -170,7 +178,7 @@ def fit(parts: Sequence[Examples], coding: Coding, spec: GbmSpec) -> Fitted:
     """
     import lightgbm as lgb
 
-    names = columns(spec)
+    names = columns(spec, coding.covariates)
     x = np.concatenate([part.x for part in parts])
     y = np.concatenate([part.y for part in parts])
     if not len(y):
@@ -188,6 +196,7 @@ def fit(parts: Sequence[Examples], coding: Coding, spec: GbmSpec) -> Fitted:
         "spec": asdict(spec),
         "events": coding.events,
         "levels": coding.levels,
+        "covariates": list(coding.covariates),
         "model": booster.model_to_string(),
     }
     drivers = {
@@ -207,7 +216,7 @@ class Model:
 
         text = json.loads(artefact)
         self.spec = GbmSpec(**text["spec"])
-        self.coding = Coding(text["events"], text["levels"])
+        self.coding = Coding(text["events"], text["levels"], tuple(text.get("covariates", ())))
         self.booster = lgb.Booster(model_str=text["model"])
 
     def predict(
@@ -224,7 +233,7 @@ class Model:
         Args:
             features: `feature_sales` rows dated `cutoff`.
             prices: known future prices (item_id, date, sell_price) a day; a missing one is taken
-                to stay as it was at the cutoff.
+                to stay as it was at the cutoff. Covariates stand beside them.
             series: the items to serve, with the `LEVELS` columns.
         """
         origins = features.filter(pl.col("date") == cutoff).join(
@@ -236,14 +245,27 @@ class Model:
         ahead = np.tile(np.arange(1, horizon + 1), origins.height)
         first, last = cutoff + timedelta(days=1), cutoff + timedelta(days=horizon)
         items = origins["item_id"].to_list()
-        grid = Grid.of(prices, ["sell_price"], first, last, items)
-        price = grid.values["sell_price"][
-            _positions(origins["item_id"], grid.items)[row], ahead - 1
-        ]
+        known = [name for name in self.coding.covariates if name in prices.columns]
+        grid = Grid.of(prices, ["sell_price", *known], first, last, items)
+        item = _positions(origins["item_id"], grid.items)[row]
+        price = grid.values["sell_price"][item, ahead - 1]
         days = TargetDays.of(calendar, self.coding.events, series["state_id"][0], first, last)
         x = _design(origins, row, ahead, price, days, ahead - 1, self.coding, self.spec)
+        x = _beside(x, grid, item, ahead - 1, self.coding)
         mean = self.booster.predict(x, num_threads=self.spec.threads)
         return means(items, cutoff, np.asarray(mean).reshape(len(items), horizon))
+
+
+def _beside(x: Floats, grid: Grid, item: np.ndarray, at: np.ndarray, coding: Coding) -> Floats:
+    """The design with its covariates; NaN where one is not known."""
+    if not coding.covariates:
+        return x
+    unknown = np.full(len(at), np.nan, np.float32)
+    extra = [
+        grid.values[name][item, at] if name in grid.values else unknown
+        for name in coding.covariates
+    ]
+    return np.concatenate([x, np.stack(extra, axis=1)], axis=1, dtype=np.float32)
 
 
 def _positions(wanted: pl.Series, items: tuple[str, ...]) -> np.ndarray:

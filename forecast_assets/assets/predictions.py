@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from forecast_assets.networks import Networks
+from forecast_assets.newcomers import Newcomers
 from forecast_assets.partitions import (
     ALIGNMENT,
     ANY_PARTITION,
@@ -128,6 +129,7 @@ def prediction_daily(
     laps = Laps(meter, context, "predict_seconds")
     models: dict[bytes, gbm.Model] = {}  # read once, used for every store
     networks = Networks(cleaned_sales)
+    newcomers = Newcomers(cleaned_sales)
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
         segments = demand_segments.latest(cutoff, stores=store_id)
@@ -175,6 +177,9 @@ def prediction_daily(
             laps.lap(shares[row["segment_group"]])
         rows = upgraded(_explained(base, segments), better)
         rows = granted.said(rows, segments, terms.rung, terms.reason)
+        if not span.frequency.weekly:
+            prices = daily_prices(raw_prices.frame(ahead), ahead.first, ahead.last)
+            rows = newcomers.served(rows, segments, prices, cutoff, horizon)
         if shapes is not None:
             recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)
             totals = alignment.node_totals(recent)

@@ -137,10 +137,11 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Admission:
-    """What a cycle asks of admission. `items` counts the item-stores that it will forecast."""
+    """What a command asks of admission. `items` counts the item-stores that its cycle will
+    forecast; None: it opens no cycle."""
 
     escrow: Escrow
-    items: Callable[[], int]
+    items: Callable[[], int] | None = None
 
     def refusal(self, run_id: str) -> str | None:
         """Why the run was not let in; None when it was."""
@@ -169,7 +170,7 @@ def run_stages(
     Raises:
         StageFailed: a step failed; the earlier stages keep what they wrote.
     """
-    if admission is not None:
+    if admission is not None and admission.items is not None:
         admission.escrow.open_cycle(admission.items())
     for stage in stages:
         yield _run_stage(defs, instance, stage, tags or {}, admission)
@@ -202,7 +203,7 @@ def _run_stage(
     admission: Admission | None,
 ) -> StageResult:
     began = time.monotonic()
-    if admission is not None and stage.covers:
+    if admission is not None and admission.items is not None and stage.covers:
         items = admission.items()
         admission.escrow.open_cycle(items)
         tags = {**tags, COVERS_TAG: str(items)}

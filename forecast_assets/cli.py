@@ -8,6 +8,7 @@ import typer
 
 from forecast_assets.commands import (
     admission,
+    backfill,
     capacity,
     cost,
     incidents,
@@ -28,6 +29,7 @@ app.command("run")(run.run)
 app.command("demo")(run.demo)
 app.command("m5")(run.m5)
 app.command("backtest")(run.backtest)
+app.command("backfill")(backfill.backfill)
 for name, commands in (
     ("admission", admission.admission_app),
     ("budget", admission.budget_app),

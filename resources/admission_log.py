@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -83,6 +84,13 @@ def add_override(store: AdmissionStore, override: Override, now: float) -> int:
         key = connection.execute(sa.insert(overrides).values(row)).inserted_primary_key
         assert key is not None
         return int(key[0])
+
+
+def every_override(store: AdmissionStore) -> list[dict[str, Any]]:
+    """All overrides that were ever made, oldest first."""
+    with store.reading() as connection:
+        rows = connection.execute(sa.select(overrides).order_by(overrides.c.override_id))
+        return [dict(row) for row in rows.mappings()]
 
 
 def active_overrides(connection: sa.Connection, now: float) -> tuple[Override, ...]:

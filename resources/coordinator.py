@@ -36,7 +36,7 @@ from resources.spending import LedgerSpending
 
 HOLD_LIMIT = {"key": HOLD, "value": "1", "limit": 0}
 OVERRUN = 3.0  # a run is stopped after so many times its quoted p95
-LEAST_RUNTIME_S = 300
+LEAST_RUNTIME_S = 900
 _LOG = logging.getLogger("forecast.admission")
 
 
@@ -286,6 +286,7 @@ def attend(
     booked = escrow.book_late_charges()
     decisions = escrow.decide(found)
     tell(instance, escrow)
+    keep_pools(instance, escrow.policy)
     return Attended(
         found=len(found),
         withdrawn=withdrawn,
@@ -295,6 +296,21 @@ def attend(
         held=sum(decision.action == "hold" for decision in decisions.values()),
         at_risk=tuple(d.id for d in decisions.values() if d.action == "hold" and d.late),
     )
+
+
+def keep_pools(instance: dg.DagsterInstance, policy: Policy) -> None:
+    """Give each stage's pool its lanes, and `gpu` those of the host: they hold for steps of every
+    process on this instance, whoever launched them."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    known = {
+        limit.name: limit.limit for limit in storage.get_pool_limits() if not limit.from_default
+    }
+    wanted = {name: stage.runs for name, stage in policy.stages.items()} | {"gpu": policy.host.gpu}
+    for name, lanes in wanted.items():
+        if known.get(name) != lanes:
+            storage.set_concurrency_slots(name, lanes)
 
 
 def _find_lost(

@@ -33,7 +33,8 @@ _ORIGINS = (
     ("dagster/sensor_name", "sensor"),
 )
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-_LAUNCHES = ("dagster/backfill", "dagster/root_run_id")
+LAUNCH_TAG = "admission/launch"  # joins the pieces of one launch
+_LAUNCHES = (LAUNCH_TAG, "dagster/backfill", "dagster/root_run_id")
 
 
 class _Graph(Protocol):

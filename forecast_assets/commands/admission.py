@@ -168,6 +168,24 @@ def override(
     typer.echo(f"override {number}: {effect} {target} until {_moment(made.expires)}, by {owner}")
 
 
+@admission_app.command("overrides")
+def list_overrides(as_json: AsJson = False) -> None:
+    """Every exception that was made: by whom, why, until when. None is ever deleted."""
+    from resources.admission_log import every_override
+
+    escrow = _escrow()
+    rows = every_override(escrow.store)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        acts = "acts" if row["expires"] > escrow.clock() else "over"
+        typer.echo(
+            f"{row['override_id']}  {row['effect']} {row['target']}, made {_moment(row['made'])} by"
+            f" {row['owner']} ({row['reason']}), until {_moment(row['expires'])}: {acts}"
+        )
+
+
 @policy_app.command()
 def check(file: Path) -> None:
     """Read a policy FILE and name every fault; exits 1 when it is refused."""

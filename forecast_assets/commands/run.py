@@ -20,7 +20,7 @@ from resources import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-    from forecast_assets.batch import Admission, Cycle, Stage
+    from forecast_assets.batch import Admission, Cycle, Stage, StageResult
 
 Cutoff = Annotated[str, typer.Option(help="Last day known to the forecast, YYYY-MM-DD.")]
 Horizon = Annotated[int, typer.Option(min=1, help="Days ahead.")]
@@ -79,23 +79,31 @@ def _run_stages(settings: Settings, stages: "Callable[[Cycle], Iterable[Stage]]"
         admission = Admission(
             escrow_of(settings), lambda: item_stores(lake_of(settings), span.as_of)
         )
-        return _with_progress(build_defs(settings), instance, list(stages(cycle)), tags, admission)
+        results = with_progress(
+            build_defs(settings), instance, list(stages(cycle)), tags, admission
+        )
+        return [done.run_id for done in results]
 
 
-def _with_progress(
+def with_progress(
     defs: "dg.Definitions",
     instance: "dg.DagsterInstance",
     stages: Sequence["Stage"],
     tags: Mapping[str, str],
     admission: "Admission",
-) -> list[str]:
+) -> list["StageResult"]:
+    """Run the stages and say how each went.
+
+    Raises:
+        typer.Exit: a stage failed.
+    """
     from rich.console import Console
 
     from forecast_assets.batch import StageFailed, run_stages
 
     console = Console(stderr=True)
     results = run_stages(defs, instance, stages, tags, admission)
-    run_ids = []
+    done_so_far = []
     for at, stage in enumerate(stages, start=1):
         with console.status(f"{at}/{len(stages)} {stage.title} ..."):
             try:
@@ -103,13 +111,13 @@ def _with_progress(
             except StageFailed as failure:
                 console.print(f"[red]failed[/red] {failure}", soft_wrap=True)
                 raise typer.Exit(1) from failure
-        run_ids.append(done.run_id)
+        done_so_far.append(done)
         console.print(f"{at:>2}/{len(stages)} {stage.title:<28} {done.seconds:6.1f} s")
         if done.put_off:
             console.print(f"      [yellow]put off[/yellow] {done.put_off}", soft_wrap=True)
         for check in done.failed_checks:
             console.print(f"      [yellow]check failed[/yellow] {check}")
-    return run_ids
+    return done_so_far
 
 
 def run(

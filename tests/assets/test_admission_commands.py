@@ -59,6 +59,10 @@ def test_an_override_is_made_with_an_owner(escrow: Escrow) -> None:
     asked = ["override", "release", "r1", "--owner", "ops", "--reason", "mine", "--hours", "1"]
     assert RUN.invoke(admission_app, asked).exit_code == 0
     assert escrow.decide()["r1"].starts
+    assert "release r1" in RUN.invoke(admission_app, ["overrides"]).output
+    assert (
+        json.loads(RUN.invoke(admission_app, ["overrides", "--json"]).output)[0]["owner"] == "ops"
+    )
     asked[asked.index("ops")] = " "
     assert RUN.invoke(admission_app, asked).exit_code == 1
 

@@ -144,7 +144,7 @@ def test_an_affordable_run_is_released_with_its_terms(instance: dg.DagsterInstan
     assert run.tags[HOLD] == "0"
     assert run.tags["admission/class"] == "training"
     assert granted(instance, run).rung == "gbm"
-    assert int(run.tags["dagster/max_runtime"]) >= 300
+    assert int(run.tags["dagster/max_runtime"]) >= 900
     assert run.tags["dagster/max_retries"] == "0"
     terms = gate_of(instance)(instance, run, KnownAssets(GRAPH))
     assert isinstance(terms, Terms)
@@ -239,6 +239,12 @@ def test_a_run_whose_submitter_died_is_found(instance: dg.DagsterInstance) -> No
     )
     assert look(instance).found == 1
     assert reload(instance, run).tags[HOLD] == "0"
+
+
+def test_every_stage_has_a_pool_with_its_lanes(instance: dg.DagsterInstance) -> None:
+    look(instance)
+    limits = {p.name: p.limit for p in instance.event_log_storage.get_pool_limits()}
+    assert limits["training"] == 3 and limits["monitoring"] == 2 and limits["gpu"] == 1
 
 
 def test_a_decision_that_was_not_told_is_told_later(

@@ -30,10 +30,22 @@ def wait_for(instance: dg.DagsterInstance, count: int, seconds: float) -> None:
         if len(runs) == count and all(run.status in DONE for run in runs):
             bad = [run for run in runs if run.status is not dg.DagsterRunStatus.SUCCESS]
             if bad:
-                raise SystemExit(f"run {bad[0].run_id} ended as {bad[0].status.value}")
+                raise SystemExit(
+                    f"run {bad[0].run_id} ended as {bad[0].status.value}: {why(instance, bad[0])}"
+                )
             return
         time.sleep(2)
     raise SystemExit(f"runs still not done after {seconds:.0f} s")
+
+
+def why(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The last words of a run: its tags of admission and the errors in its log."""
+    errors = [
+        str(event.dagster_event.event_specific_data)[-2000:]
+        for event in instance.all_logs(run.run_id)
+        if event.dagster_event is not None and event.dagster_event.is_failure
+    ]
+    return "\n".join([str({k: v for k, v in run.tags.items() if "admission" in k}), *errors])
 
 
 def main() -> None:

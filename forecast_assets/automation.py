@@ -1,0 +1,100 @@
+"""Backfills of stale partitions that are worth their cost: a condition of our own.
+
+Belongs here: asking Dagster what is stale, and handing the choice back as a subset. Does not: the
+rules (`forecast_core.staleness`) or quotes (`resources.backfill_quotes`).
+
+The condition runs in the code location (`use_user_code_server`): it reads the lake and the ledger.
+One evaluation asks for one backfill, in which neighbouring partitions are one run.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from forecast_core.schema import TABLES
+from forecast_core.staleness import Chosen, Known, Refresh, choose, why_stale
+from resources.partition_keys import decode
+
+# What an evaluation is told of stale partitions: (asset, key -> why) -> what could be refreshed.
+Appraise = Callable[[str, Mapping[str, str]], Sequence[Refresh]]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StaleAndWorthwhile(dg.AutomationCondition[dg.AssetKey]):
+    """True for the partitions that are stale or missing and whose refresh is worth its cost."""
+
+    promise: timedelta
+    money_cap: float
+    partition_cap: int
+    appraise: Appraise = field(compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """As the UI shows it."""
+        return "stale_and_worthwhile"
+
+    def evaluate(self, context: dg.AutomationContext[Any]) -> dg.AutomationResult[Any]:
+        """The chosen partitions; what waits is logged with its reason."""
+        now = context.evaluation_time.astimezone(UTC)
+        asset = context.key.path[-1]
+        stale = {
+            known.key: reason
+            for known in _known(context)
+            if (reason := why_stale(known, self.promise, now)) is not None
+        }
+        chosen = self.chosen(asset, stale)
+        for key, reason in chosen.waiting.items():
+            _log.info("%s %s waits: %s", asset, key, reason)
+        keys = {refresh.key for refresh in chosen.now}
+        subset = context.candidate_subset.compute_intersection_with_partition_keys(keys)
+        return dg.AutomationResult(context, subset)
+
+    def chosen(self, asset: str, stale: Mapping[str, str]) -> Chosen:
+        """What is refreshed of the stale partitions."""
+        return choose(
+            self.appraise(asset, stale),
+            money_cap=self.money_cap,
+            partition_cap=self.partition_cap,
+            months=TABLES[asset].cut in ("month_store", "month"),
+        )
+
+
+def _known(context: dg.AutomationContext[Any]) -> list[Known]:
+    """When every candidate partition and the newest of its sources were made."""
+    instance, graph = context.asset_graph_view.instance, context.asset_graph
+    keys = context.candidate_subset.expensively_compute_partition_keys()
+    made = times(instance, context.key)
+    sources: dict[str, datetime] = {}
+    for parent in graph.get(context.key).parent_keys:
+        if graph.get(parent).partitions_def != context.partitions_def:
+            continue  # read by another cut: a new calendar is no reason to make years again
+        for key, at in times(instance, parent).items():
+            sources[key] = max(at, sources.get(key, at))
+    return [Known(key, made.get(key), sources.get(key)) for key in sorted(keys)]
+
+
+def times(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, datetime]:
+    """When each partition of an asset was last made."""
+    found: dict[str, datetime] = {}
+    cursor = None
+    while True:
+        page = instance.fetch_materializations(asset, limit=1000, cursor=cursor)
+        for record in page.records:
+            if record.partition_key is not None:
+                at = datetime.fromtimestamp(record.timestamp, UTC)
+                found[record.partition_key] = max(at, found.get(record.partition_key, at))
+        if not page.has_more:
+            return found
+        cursor = page.cursor
+
+
+def place_of(asset: str, key: str) -> tuple[date, str | None]:
+    """The first day and the store of a partition."""
+    cells = decode([key], TABLES[asset].cut).cells
+    assert cells is not None, f"{asset} has no days in its partitions"
+    return cells.first, cells.stores[0] if cells.stores else None

@@ -24,10 +24,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes that a day of one series takes in each tier, over all tables; where they come from."""
+    """Bytes that a day of one series takes in each tier, over all tables; where they come from.
+
+    `now`: what each tier holds on the first day, where it was measured; growth is then counted from
+    there instead of from nothing.
+    """
 
     each: Mapping[str, float]
     source: str
+    now: Mapping[str, float] | None = None
 
 
 def measured(
@@ -47,6 +52,15 @@ def measured(
         each[tier] = size / (series * spans[tier]) if known else before
         before = each[tier]
     return Bytes(each, "stored files of the lake")
+
+
+def growing(before: Mapping[str, float], after: Mapping[str, float], row_days: float) -> Bytes:
+    """Bytes a series and day from what was added between two measurements `row_days` apart.
+
+    What is added lands young and is moved by age later: every tier takes what the whole took.
+    """
+    added = max(sum(after.values()) - sum(before.values()), 0.0) / max(row_days, 1.0)
+    return Bytes(dict.fromkeys(TIERS, added), "growth of the lake's stored files", dict(after))
 
 
 def _spans(days: int, hot: float, warm: float) -> tuple[float, float, float]:
@@ -73,7 +87,14 @@ def by_day(arrivals: Arrivals, each: Bytes, days: int, retain_days: int) -> dict
         return found
 
     edges = (0.0, hot, max(warm, hot), float(max(retain_days, warm)))
-    return {tier: within(edges[i], edges[i + 1]) * each.each[tier] for i, tier in enumerate(TIERS)}
+    found = {}
+    for i, tier in enumerate(TIERS):
+        sizes = within(edges[i], edges[i + 1]) * each.each[tier]
+        if each.now is not None:
+            start = sizes[0] - arrivals.plan.base.series * each.each[tier] * (i == 0)
+            sizes = np.maximum(sizes - start + each.now.get(tier, 0.0), 0.0)
+        found[tier] = sizes
+    return found
 
 
 def money_by_month(

@@ -96,6 +96,17 @@ class Cycle:
         # Apart from serving: what goes wrong in watching leaves forecasts alone.
         yield Stage("score", ("eval_accuracy",), day, day, optional=True)
 
+    def explaining(self) -> Iterator[Stage]:
+        """Why the forecasts of the cutoff changed, where it is worth knowing."""
+        day = self.cutoff.isoformat()
+        yield Stage(
+            "explain what changed",
+            ("prediction_explanations",),
+            f"{day}|{self.stores[0]}",
+            f"{day}|{self.stores[-1]}",
+            optional=True,
+        )
+
     def backtesting(self, windows: int) -> Iterator[Stage]:
         """Earlier origins to learn from, then every rung at past cutoffs, and the levers."""
         back = self.feature_days + (windows + 1) * self.horizon

@@ -14,6 +14,7 @@ from forecast_assets.commands import (
     incidents,
     lake,
     levers,
+    partitions,
     run,
     source,
     stores,
@@ -29,6 +30,7 @@ app.command("run")(run.run)
 app.command("demo")(run.demo)
 app.command("m5")(run.m5)
 app.command("backtest")(run.backtest)
+app.command("explain")(run.explain)
 app.command("backfill")(backfill.backfill)
 for name, commands in (
     ("admission", admission.admission_app),
@@ -38,6 +40,7 @@ for name, commands in (
     ("incidents", incidents.app),
     ("lake", lake.app),
     ("levers", levers.app),
+    ("partitions", partitions.app),
     ("policy", admission.policy_app),
     ("source", source.app),
     ("stores", stores.app),

@@ -17,6 +17,7 @@ from forecast_assets.assets import (
     backtests,
     cleaned,
     evaluation,
+    explanations,
     features,
     forecasters,
     ledger,
@@ -27,6 +28,7 @@ from forecast_assets.assets import (
     stock,
     storage,
 )
+from forecast_assets.sensors_storage import backfilled
 from forecast_assets.storage_reads import declared
 
 DAY = timedelta(days=1)
@@ -72,6 +74,7 @@ LAYERS: Mapping[str, Layer] = {
         "monitoring",
         automation=dg.AutomationCondition.eager(),
     ),
+    "explanations": Layer((explanations,), "team:forecasting", "explanations"),
     "backtests": Layer((backtests,), "team:forecasting", "experiments"),
 }
 
@@ -91,7 +94,9 @@ def _in_layer(spec: dg.AssetSpec, group: str, layer: Layer) -> dg.AssetSpec:
     return spec.replace_attributes(
         group_name=group,
         owners=[layer.owner],
-        automation_condition=spec.automation_condition or layer.automation,
+        automation_condition=backfilled(
+            spec.key.path[-1], promise, spec.automation_condition or layer.automation
+        ),
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=promise) if promise else None,
     ).merge_attributes(
         metadata={

@@ -270,6 +270,23 @@ _ALL = (
         open_ended=True,
     ),
     Table(
+        "prediction_explanations",
+        {
+            "cutoff": pl.Date,
+            "item_id": pl.String,
+            "store_id": pl.String,
+            "bucket": pl.String,
+            "ds": pl.Date,
+            "feature": pl.String,
+            "contribution": pl.Float64,  # to the log of the model's mean
+            "version": pl.String,
+        },
+        key=("cutoff", "item_id", "store_id", "bucket", "feature"),
+        cut="cutoff_store",
+        date_column="cutoff",
+        sort=("item_id", "bucket"),
+    ),
+    Table(
         "eval_backtest",
         {
             "as_of": pl.Date,

@@ -237,6 +237,16 @@ def backtest(
     typer.echo(f"{len(runs)} runs; next: `forecast levers propose --save 20%`")
 
 
+def explain(
+    cutoff: Annotated[str | None, typer.Option(help="Default: the last day of the data.")] = None,
+) -> None:
+    """Explain the published forecasts of class A items that changed, within the budget of rows."""
+    settings = Settings.from_environment()
+    settings = replace(settings, as_of=_day(cutoff) if cutoff else settings.as_of)
+    settings.adopt()
+    _run_stages(settings, lambda cycle: cycle.explaining())
+
+
 def write_official(settings: Settings, out: Path) -> None:
     """`item_id, store_id, F1..F<horizon>`, rows in the order of the sales file."""
     import polars as pl

@@ -236,11 +236,27 @@ class Model:
                 to stay as it was at the cutoff. Covariates stand beside them.
             series: the items to serve, with the `LEVELS` columns.
         """
+        items, x = self.inputs(features, prices, series, calendar, cutoff, horizon)
+        if not items:
+            return means([], cutoff, np.empty((0, horizon)))
+        mean = self.booster.predict(x, num_threads=self.spec.threads)
+        return means(items, cutoff, np.asarray(mean).reshape(len(items), horizon))
+
+    def inputs(
+        self,
+        features: pl.DataFrame,
+        prices: pl.DataFrame,
+        series: pl.DataFrame,
+        calendar: pl.DataFrame,
+        cutoff: date,
+        horizon: int,
+    ) -> tuple[list[str], Floats]:
+        """Items and their rows [items x horizon, columns], day by day; arguments as `predict`."""
         origins = features.filter(pl.col("date") == cutoff).join(
             series.select(LEVELS), on=["item_id", "store_id"], how="inner", maintain_order="left"
         )
         if origins.is_empty():
-            return means([], cutoff, np.empty((0, horizon)))
+            return [], np.empty((0, 0), np.float32)
         row = np.repeat(np.arange(origins.height), horizon)
         ahead = np.tile(np.arange(1, horizon + 1), origins.height)
         first, last = cutoff + timedelta(days=1), cutoff + timedelta(days=horizon)
@@ -251,9 +267,7 @@ class Model:
         price = grid.values["sell_price"][item, ahead - 1]
         days = TargetDays.of(calendar, self.coding.events, series["state_id"][0], first, last)
         x = _design(origins, row, ahead, price, days, ahead - 1, self.coding, self.spec)
-        x = _beside(x, grid, item, ahead - 1, self.coding)
-        mean = self.booster.predict(x, num_threads=self.spec.threads)
-        return means(items, cutoff, np.asarray(mean).reshape(len(items), horizon))
+        return items, _beside(x, grid, item, ahead - 1, self.coding)
 
 
 def _beside(x: Floats, grid: Grid, item: np.ndarray, at: np.ndarray, coding: Coding) -> Floats:

@@ -40,13 +40,21 @@ def _count(lake: Lake, name: str, cells: Cells | None) -> int:
 def rows_conserved(
     context: dg.AssetCheckExecutionContext, lake: LakeResource
 ) -> dg.AssetCheckResult:
-    """Rows in = rows kept + rows quarantined: nothing is lost."""
+    """Rows in = rows kept + rows merged + rows quarantined: nothing is lost."""
     cells = _cells(context, "cleaned_sales")
-    names = ("raw_sales", "cleaned_sales", "quarantined_sales")
-    rows_in, kept, quarantined = (_count(lake, name, cells) for name in names)
+    rows_in, quarantined = (
+        _count(lake, name, cells) for name in ("raw_sales", "quarantined_sales")
+    )
+    stands_for = pl.col("source_rows")
+    counted = _scan(lake, "cleaned_sales", cells).select(
+        kept=(stands_for > 0).sum(),
+        merged=(stands_for - 1).filter(stands_for > 1).sum(),
+        filled=(stands_for == 0).sum(),
+    )
+    figures = {name: int(value) for name, value in counted.collect().row(0, named=True).items()}
     return dg.AssetCheckResult(
-        passed=rows_in == kept + quarantined,
-        metadata={"rows_in": rows_in, "kept": kept, "quarantined": quarantined},
+        passed=rows_in == figures["kept"] + figures["merged"] + quarantined,
+        metadata={"rows_in": rows_in, "quarantined": quarantined, **figures},
     )
 
 

@@ -166,14 +166,8 @@ def _date(
     found: Guess, table: dict[str, Any], sales: Look, calendar: Look | None, wide: WideGuess | None
 ) -> None:
     if wide is not None and wide.content["of"] == "days":
-        column = next(
-            (
-                c
-                for c in (calendar.rows.columns if calendar else [])
-                if wide.sample in set(calendar.rows[c])
-            ),  # type: ignore[union-attr]
-            None,
-        )
+        named = calendar.rows if calendar else pl.DataFrame()
+        column = next((c for c in named.columns if wide.sample in set(named[c])), None)
         table["date"] = {"column": "day"}
         if column is not None:
             table["date"]["calendar"] = column
@@ -304,7 +298,7 @@ def _further(found: Guess, others: Sequence[Look], sales: Look, calendar: Look |
             when = {"column": dated[0], "format": dated[1]}
         content: dict[str, Any] = {"files": look.name, **_written(look), "date": when}
         for what in ("item_id", "store_id"):
-            column = _match([c for c in look.rows.columns if c != dated], what)
+            column = _match([c for c in look.rows.columns if dated is None or c != dated[0]], what)
             if column is not None:
                 content[what] = column
         price = _match(look.rows.columns, "sell_price")

@@ -48,9 +48,9 @@ def wide_of(look: Look) -> WideGuess | None:
     names = look.rows.columns
     numbered = [name for name in names if re.fullmatch(r"[A-Za-z]{1,4}_?\d+", name)]
     if len(numbered) >= max(_LEAST, 0.6 * len(names)):
-        head = re.match(r"[A-Za-z]+_?", numbered[0])
-        assert head is not None
-        pattern = rf"({head[0]}\d+)"
+        letters = re.match(r"[A-Za-z]+_?", numbered[0])
+        assert letters is not None
+        pattern = rf"({letters[0]}\d+)"
         return WideGuess(
             {"of": "days", "columns": pattern},
             f"{len(numbered)} columns, a day each",

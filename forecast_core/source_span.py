@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from itertools import pairwise
 
 APART = timedelta(days=60)
-_STRAY = 0.001  # of all rows: fewer than that, behind such a gap, is a mistake
+_STRAY = 0.01  # of all rows: fewer than that, behind such a gap, is a mistake
 
 
 def body(
@@ -20,7 +20,7 @@ def body(
     """First and last day of the data; None where there is none.
 
     Days are cut where nothing stands for more than `APART`; pieces at either end with less than a
-    thousandth of the rows are no data. `first` and `last` are taken at their word.
+    hundredth of the rows are no data. `first` and `last` are taken at their word.
     """
     kept = sorted(
         day for day in days if (first is None or day >= first) and (last is None or day <= last)

@@ -138,9 +138,9 @@ class MappedSource:
         table = TABLES["raw_calendar"]
         if calendar is None:
             first, last = self.span()
-            days = pl.date_range(first, last.replace(year=last.year + 1, day=1), eager=True)
+            bare = pl.date_range(first, last.replace(year=last.year + 1, day=1), eager=True)
             blank = {name: pl.lit(None, pl.String) for name in list(table.columns)[1:]}
-            return pl.DataFrame({"date": days}).with_columns(**blank)
+            return pl.DataFrame({"date": bare}).with_columns(**blank)
         text = whole(calendar, self.path.parent, [calendar.date.column])
         events = {}
         for name in list(table.columns)[1:]:
@@ -197,8 +197,8 @@ class MappedSource:
         absent = pl.any_horizontal(pl.col("date", "store_id").is_null())
         if rows.select((astray | absent).any()).item():
             # A key that is missing stays missing in `defect`; the row is filed all the same.
-            lacking = pl.when(pl.col("date").is_null()).then(pl.lit("it has no date"))
-            lacking = lacking.otherwise(pl.lit("it names no store"))
+            dateless = pl.when(pl.col("date").is_null()).then(pl.lit("it has no date"))
+            lacking = dateless.otherwise(pl.lit("it names no store"))
             rows = rows.with_columns(
                 refused=pl.coalesce("refused", note, pl.when(absent).then(pl.lit("missing_key"))),
                 defect=pl.coalesce(

@@ -308,7 +308,8 @@ def _header(name: str, piece: bytes, csv: Csv) -> tuple[list[str], int, int]:
         size += 1
     end = size + _first_record(piece[size:])
     text = _decoded(name, piece[:end], 1)[size:]
-    found = [cell.strip() for cell in next(reader.reader([text], delimiter=csv.separator), [])]
+    rows = reader.reader(io.StringIO(text, newline=""), delimiter=csv.separator)
+    found = [cell.strip() for cell in next(rows, [])]
     twice = [cell for at, cell in enumerate(found) if cell in found[:at] and cell]
     if twice:
         raise SourceError(
@@ -350,8 +351,39 @@ def _parse(
     taken = piece.count(b"\n")
     numbers, unfit, piece = _laid_out(name, piece, line, len(header), again, csv, last)
     rows, typed = _columns(name, piece, line, header, csv, numeric)
+    if rows.height != len(numbers):  # a quote in the middle of a cell, where readers disagree
+        return _by_record(name, piece, numbers, unfit, header, csv), taken
     rows = rows.with_columns(pl.Series(LINE, numbers, dtype=pl.Int64))
     return Batch(name, rows, pl.DataFrame(unfit, schema=UNFIT, orient="row"), typed), taken
+
+
+def _by_record(
+    name: str,
+    piece: bytes,
+    numbers: np.ndarray,
+    unfit: list[tuple[int, str, str]],
+    header: list[str],
+    csv: Csv,
+) -> Batch:
+    """Each record read by itself: slow, and safe where quotes are odd."""
+    import csv as reader
+
+    data = np.frombuffer(piece, dtype=np.uint8)
+    ends = np.flatnonzero((data == _NEWLINE) & ~_quoted(data))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    good: list[tuple[int, list[str | None]]] = []
+    for number, start, end in zip(numbers, starts, ends, strict=True):
+        text = _decoded(name, piece[start:end], int(number))
+        rows = reader.reader(io.StringIO(text, newline=""), delimiter=csv.separator)
+        cells = next(rows, [])
+        if len(cells) == len(header) and next(rows, None) is None:
+            good.append((int(number), [None if c in csv.nulls else c for c in cells]))
+        else:
+            unfit.append((int(number), text, "unreadable_line: a quote stands amid a cell"))
+    frame = pl.DataFrame(
+        [cells for _, cells in good], schema=dict.fromkeys(header, pl.String), orient="row"
+    ).with_columns(pl.Series(LINE, [number for number, _ in good], dtype=pl.Int64))
+    return Batch(name, frame, pl.DataFrame(unfit, schema=UNFIT, orient="row"))
 
 
 def _laid_out(
@@ -426,11 +458,9 @@ def _columns(
             continue
     try:
         return _read(piece, text, csv), False
-    except pl.exceptions.ComputeError as error:
+    except pl.exceptions.ComputeError:
         _decoded(name, piece, line)  # names the line where it is the encoding
-        raise SourceError(
-            name, line, f"the lines from here on cannot be read ({error})", "Correct the quotes"
-        ) from error
+        return pl.DataFrame(schema=text), False
 
 
 def _read(piece: bytes, schema: Mapping[str, type[pl.DataType]], csv: Csv) -> pl.DataFrame:

@@ -1,0 +1,84 @@
+"""Malformed input: every kind is explained by file, row and remedy, and no row is lost."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks._malformed_kinds import KINDS, MAPPING, Kind, lines
+from benchmarks.malformed import judge
+from forecast_core.clean import clean
+from forecast_core.source_error import SourceError
+from resources.mapped_source import MappedSource
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_it_is_explained_and_conserved(kind: Kind, tmp_path: Path) -> None:
+    explained, conserved = judge(kind, tmp_path)
+    assert explained
+    assert conserved
+
+
+def test_there_are_forty_kinds_at_least() -> None:
+    assert len({kind.name for kind in KINDS}) >= 40
+
+
+def conserved(folder: Path, data: bytes, name: str = "sales.csv") -> None:
+    """Either the file is refused by name and remedy, or every row of it is accounted for."""
+    (folder / name).write_bytes(data)
+    mapping = {**MAPPING, "sales": {**MAPPING["sales"], "files": name}}
+    (folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    source = MappedSource(folder / "mapping.yaml", folder / "staged", fresh=True)
+    try:
+        first, last = source.span()
+    except SourceError as error:
+        assert error.file.endswith(name) and error.remedy
+        return
+    out = 0
+    for store in source.stores():
+        done = clean(
+            source.sales(store, first, last),
+            source.prices(store, first, last),
+            last,
+            source.policy,
+            source.frequency,
+            source.series(),
+        )
+        out += int(done.kept["source_rows"].sum()) + done.quarantined.height
+    assert out == sum(file.rows for file in source.manifest.files)
+
+
+CELLS = st.sampled_from(
+    ["", "NA", "-1", "1e999", "inf", "nan", "x", "2024-01-01", "01/02/2024", '"a', 'a"', '"a,b"', ",",
+     "\u00e9", "1,5", "0x1", "9" * 400, " ", "NULL", "2055-01-01", "'", ";"]
+)  # fmt: skip
+DAMAGE = st.lists(st.tuples(st.integers(0, 160), st.integers(0, 4), CELLS), max_size=6)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(damage=DAMAGE, cut=st.integers(0, 60), ends=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_random_corruptions_lose_nothing(
+    damage: list[tuple[int, int, str]], cut: int, ends: str, tmp_path: Path
+) -> None:
+    rows = [line.split(",") for line in lines()]
+    for row, column, text in damage:
+        rows[row][column] = text
+    data = ends.join(",".join(cells) for cells in rows).encode()
+    conserved(tmp_path, data[: len(data) - cut])
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(at=st.integers(0, 700), flip=st.integers(1, 255))
+def test_a_flipped_byte_of_a_gzip_is_refused_or_harmless(
+    at: int, flip: int, tmp_path: Path
+) -> None:
+    packed = bytearray(gzip.compress("\n".join(lines()).encode(), mtime=0))
+    packed[at % len(packed)] ^= flip
+    conserved(tmp_path, bytes(packed), "sales.csv.gz")

@@ -35,6 +35,11 @@ prediction_job = dg.define_asset_job(
 publishing_job = dg.define_asset_job(
     "publishing_job", dg.AssetSelection.assets("prediction_reconciled")
 )
+capacity_job = dg.define_asset_job(
+    "capacity_job",
+    dg.AssetSelection.groups("capacity"),
+    description="Refit what runs cost, draw the plan again, set it against what happened.",
+)
 # Watching is a job of its own: what goes wrong in it leaves serving and training alone.
 scoring_job = dg.define_asset_job("scoring_job", dg.AssetSelection.assets("eval_accuracy"))
 
@@ -84,6 +89,7 @@ ALL: Sequence[Job] = [
     prediction_job,
     publishing_job,
     scoring_job,
+    capacity_job,
 ]
 
 SCHEDULES: Sequence[dg.ScheduleDefinition] = [
@@ -97,4 +103,5 @@ SCHEDULES: Sequence[dg.ScheduleDefinition] = [
         job=training_job,
         cron_schedule="0 20 * * 0",
     ),
+    dg.ScheduleDefinition(name="weekly_capacity", job=capacity_job, cron_schedule="0 8 * * 1"),
 ]

@@ -15,6 +15,7 @@ import dagster as dg
 
 from forecast_assets.assets import (
     backtests,
+    capacity,
     cleaned,
     evaluation,
     explanations,
@@ -67,6 +68,7 @@ LAYERS: Mapping[str, Layer] = {
         automation=dg.AutomationCondition.eager(),
     ),
     "cost": Layer((ledger, marts), "team:platform", "monitoring", fresh_within=1.5 * DAY),
+    "capacity": Layer((capacity,), "team:platform", "monitoring", fresh_within=8 * DAY),
     "storage": Layer((storage,), "team:platform", "storage"),
     "evaluation": Layer(
         (evaluation,),

@@ -1,0 +1,150 @@
+"""Every generated shape: proposed, read and conserved by its own proposal, units to the piece."""
+
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from polars.testing import assert_frame_equal
+
+from forecast_core.clean import clean
+from forecast_core.generate import DemoSpec
+from forecast_core.generate_shapes import SHAPES, shape
+from forecast_core.mapping import MappingError, SourceMapping, json_schema
+from forecast_core.mapping_guess import as_yaml, guess
+from resources.mapped_source import MappedSource
+from resources.source_look import look_at
+from resources.sources import M5Source
+
+SPEC = DemoSpec(series=24, stores=2, days=200)
+
+
+def written(name: str, folder: Path) -> dict[str, pl.DataFrame]:
+    """The shape's files in `folder`."""
+    tables = shape(name, SPEC)
+    for file, table in tables.items():
+        table.write_csv(folder / file)
+    return tables
+
+
+def proposed(folder: Path, **changes: object) -> MappedSource:
+    """The source by the mapping that a look at the folder proposes."""
+    found = guess([look_at(path, folder, 1000) for path in sorted(folder.glob("*.csv"))])
+    content = yaml.safe_load(as_yaml(found)) | changes
+    (folder / "mapping.yaml").write_text(yaml.safe_dump(content))
+    return MappedSource(folder / "mapping.yaml", folder / "staged")
+
+
+def everything(source: MappedSource) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(kept, quarantined) of all stores."""
+    first, last = source.span()
+    parts = [
+        clean(
+            source.sales(store, first, last),
+            source.prices(store, first, last),
+            last,
+            source.policy,
+            source.frequency,
+            source.series(),
+        )
+        for store in source.stores()
+    ]
+    return pl.concat(p.kept for p in parts), pl.concat(p.quarantined for p in parts)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_a_proposal_reads_every_row(name: str, tmp_path: Path) -> None:
+    written(name, tmp_path)
+    source = proposed(tmp_path)
+    kept, quarantined = everything(source)
+    assert int(kept["source_rows"].sum()) == source.manifest.rows
+    assert quarantined.is_empty()
+
+
+def test_the_weekly_panel_counts_weeks_and_fills_its_holes(tmp_path: Path) -> None:
+    panel = written("promo_panel", tmp_path)["weekly.csv"]
+    source = proposed(tmp_path)
+    kept, _ = everything(source)
+    assert source.frequency.weekly
+    assert kept["units"].sum() == panel["num_orders"].sum()
+    assert kept["date"].dt.weekday().n_unique() == 1
+    gaps = kept.sort("store_id", "item_id", "date").select(
+        pl.col("date").diff().over("store_id", "item_id").dt.total_days().drop_nulls().unique()
+    )
+    assert gaps.to_series().to_list() == [7]
+    assert (kept["source_rows"] == 0).any()
+    assert set(source.mapping.covariates) >= {"x_emailer_for_promotion", "x_homepage_featured"}
+
+
+def test_closed_days_of_revenue_are_not_on_sale(tmp_path: Path) -> None:
+    train = written("store_revenue", tmp_path)["train.csv"]
+    source = proposed(tmp_path)
+    kept, _ = everything(source)
+    assert source.mapping.unit == "revenue"
+    assert kept["units"].sum() == pytest.approx(train["Sales"].sum())
+    assert set(kept.filter(~pl.col("on_sale"))["date"].dt.weekday()) == {7}
+    assert kept.filter(pl.col("date").dt.weekday() == 7)["on_sale"].any() is False
+    assert kept["x_promo"].sum() == train["Promo"].sum()
+
+
+def test_wide_columns_become_items_with_their_own_promotions(tmp_path: Path) -> None:
+    wide = written("wide_items", tmp_path)["sales.csv"]
+    kept, _ = everything(proposed(tmp_path))
+    one = kept.filter(item_id="B1_1").sort("date")
+    assert one["units"].to_list() == wide["QTY_B1_1"].to_list()
+    assert one["x_promo"].to_list() == wide["PROMO_B1_1"].to_list()
+
+
+def test_the_m5_layout_by_mapping_equals_its_own_reader(tmp_path: Path) -> None:
+    written("m5", tmp_path)
+    mapped, own = proposed(tmp_path), M5Source(tmp_path)
+    first, last = own.span()
+    assert mapped.span() == (first, last)
+    for store in own.stores():
+        sales = own.sales(store, first, last)
+        assert_frame_equal(mapped.sales(store, first, last).select(sales.columns), sales)
+        prices = own.prices(store, first, last)
+        assert_frame_equal(mapped.prices(store, first, last).select(prices.columns), prices)
+    assert_frame_equal(mapped.calendar(), own.calendar())
+
+
+def test_late_rows_are_seen_and_merged_by_policy(tmp_path: Path) -> None:
+    rows = "date,store,item,units\n2024-01-01,a,x,5\n2024-01-01,a,x,-2\n2024-01-03,a,x,1\n"
+    (tmp_path / "sales.csv").write_text(rows)
+    policy = {"negatives": "net", "gaps": "zero"}
+    source = proposed(tmp_path, policy=policy)
+    kept, quarantined = everything(source)
+    assert kept.sort("date")["units"].to_list() == [3.0, 0.0, 1.0]
+    assert kept.sort("date")["source_rows"].to_list() == [2, 0, 1]
+    assert quarantined.is_empty()
+    (tmp_path / "sales.csv").write_text(rows + "2024-01-04,a,x,9\n")
+    again = MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged")
+    assert again.span() == (date(2024, 1, 1), date(2024, 1, 4))
+
+
+def test_a_mapping_error_names_its_place_and_the_key_that_was_meant() -> None:
+    with pytest.raises(MappingError, match=r"sales\.file: .*did you mean 'files'"):
+        SourceMapping.parse({"sales": {"file": "a.csv", "date": "d", "units": "u"}})
+    assert "Sales" in json_schema()["$defs"]
+
+
+def test_a_database_is_read_by_its_query(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "shop.db") as base:
+        base.execute("create table sold (day text, shop text, qty integer)")
+        days = [(f"2024-01-{day:02d}", "a", day) for day in range(1, 11)]
+        base.executemany("insert into sold values (?, ?, ?)", days)
+    content = {
+        "sales": {
+            "url": f"sqlite:///{tmp_path / 'shop.db'}",
+            "query": "select day, shop, qty from sold",
+            "date": "day",
+            "store_id": "shop",
+            "units": "qty",
+        }
+    }
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(content))
+    kept, _ = everything(MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged"))
+    assert kept["units"].sum() == 55

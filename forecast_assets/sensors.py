@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from forecast_assets import sensors_admission, sensors_ledger
+from forecast_assets import sensors_admission, sensors_ledger, sensors_storage
 from forecast_assets.partitions import STORES
 from resources.sources import Source
 
@@ -28,4 +28,5 @@ ALL: Sequence[dg.SensorDefinition] = [
     new_stores,
     *sensors_ledger.ALL,
     *sensors_admission.SENSORS,
+    *sensors_storage.ALL,
 ]

@@ -134,6 +134,28 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class BackfillPolicy:
+    """What selective backfills may do by themselves: money and partitions an evaluation; the share
+    of a forecast's error that costs revenue; the age in days at which a partition counts half.
+
+    Raises:
+        ValueError: a setting below what it can be.
+    """
+
+    money_cap: float = 0.05
+    partition_cap: int = 200
+    loss_share: float = 0.001
+    half_life_days: float = 180.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise ValueError(f"backfill.{name} is {value!r}; write zero or more")
+        if self.half_life_days == 0:
+            raise ValueError("backfill.half_life_days is 0; write the days after which half counts")
+
+
+@dataclass(frozen=True)
 class LifecyclePolicy:
     """How storage is looked after; see policies/lifecycle.yaml.
 
@@ -148,6 +170,7 @@ class LifecyclePolicy:
     rehydrate_tier: Tier = Tier.WARM
     rehydrate_days: int = 14
     storage_class: Mapping[Tier, str] = field(default_factory=dict)
+    backfill: BackfillPolicy = field(default_factory=BackfillPolicy)
 
     def __post_init__(self) -> None:
         if self.longest_job_hours < 1:
@@ -192,6 +215,12 @@ class LifecyclePolicy:
                 raise ValueError(f"tiers: {error}") from None
         if "rehydrate_tier" in given:
             given["rehydrate_tier"] = Tier.named(given["rehydrate_tier"])
+        if "backfill" in given:
+            try:
+                given["backfill"] = BackfillPolicy(**given["backfill"])
+            except TypeError:
+                named = ", ".join(BackfillPolicy.__dataclass_fields__)
+                raise ValueError(f"backfill: {given['backfill']!r}; use {named}") from None
         classes = given.get("storage_class", {})
         given["storage_class"] = {Tier.named(tier): name for tier, name in classes.items()}
         return cls(**given)

@@ -70,7 +70,7 @@ def worth_of(
     """What a fresh partition is worth: revenue of its segment that rests on it, times how wrong the
     last forecast was (WAPE), times the share of that error that costs money, halved with its age.
     """
-    fading = 0.5 ** (max(age_days, 0.0) / half_life_days)
+    fading: float = 0.5 ** (max(age_days, 0.0) / half_life_days)
     return max(revenue, 0.0) * max(last_error, 0.0) * loss_share * fading
 
 

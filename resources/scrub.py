@@ -209,6 +209,6 @@ def _again(table: LakeTable, part: Part | None) -> str:
         keys = part.owner or ""
     return (
         f"copy it back from a backup, or take it out (`forecast lake drop {name} "
-        f"'{part.paths[0]}'`) and make it again: `forecast backfill run {name} --partitions "
+        f"'{part.paths[0]}'`) and make it again: `forecast partitions refresh {name} --partitions "
         f"'{keys}'`"
     )

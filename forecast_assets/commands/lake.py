@@ -92,7 +92,11 @@ def move(
     from forecast_core.tiers import Tier
     from resources.lifecycle import parts_of
 
-    wanted, mover = Tier.named(tier), _mover()
+    try:
+        wanted = Tier.named(tier)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    mover = _mover()
     held = _table(mover, table)
     found = [p for p in parts_of(held) if p.period == period and store in (None, p.owner)]
     if not found:
@@ -254,7 +258,10 @@ def hold(
 @app.command("release")
 def release(name: Annotated[str, typer.Argument(help="What the hold is called.")]) -> None:
     """Lift a hold."""
-    _mover().books.release(name)
+    try:
+        _mover().books.release(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     typer.echo(f"{name} is lifted")
 
 

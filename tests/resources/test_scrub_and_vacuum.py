@@ -116,7 +116,7 @@ def test_what_no_version_holds_is_made_anew_by_its_partition(
     march = parts_of(table)[2]
     flip(local_path(table.uri) / march.paths[0], random.Random(1))
     (damage,) = scrub(table, mover.books).damages
-    assert "forecast backfill run stock --partitions '2016-03-01|S'" in damage.remedy
+    assert "forecast partitions refresh stock --partitions '2016-03-01|S'" in damage.remedy
     assert f"forecast lake drop stock '{march.paths[0]}'" in damage.remedy
     with pytest.raises(CannotRestore, match="no earlier version holds its rows"):
         restore(mover, table, march.paths[0])

@@ -1,0 +1,146 @@
+"""`forecast partitions`: what making them again takes, which are stale, and refreshing them.
+
+Belongs here: the terminal's side. Does not: quotes (`resources.backfill_quotes`), the choice
+(`forecast_core.staleness`), long backfills that admission lets in by pieces (`backfill`).
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resources import Settings
+
+if TYPE_CHECKING:
+    from forecast_core.placement import Reader
+    from resources.backfill_quotes import BackfillQuoter
+
+app = typer.Typer(help="Quotes of backfills, stale partitions.", no_args_is_help=True)
+Asset = Annotated[str, typer.Argument(help="An asset that is filed by month, day or cutoff.")]
+Partitions = Annotated[
+    str, typer.Option(help="A key, or FIRST...LAST: '2016-01-01|CA_1...2016-03-01|CA_1'.")
+]
+
+
+@app.command("quote")
+def quote(asset: Asset, partitions: Partitions) -> None:
+    """Partitions, rows, bytes to rehydrate, CPU, money and minutes, before anything runs."""
+    typer.echo(_quoter().quote(asset, _keys(asset, partitions)).line())
+
+
+@app.command("stale")
+def stale(asset: Asset) -> None:
+    """What is stale or missing, what would be refreshed now, and why the rest waits."""
+    import dagster as dg
+
+    from forecast_assets.automation import times
+    from forecast_assets.definitions import defs
+    from forecast_core.staleness import Known, choose, why_stale
+    from resources.backfill_worth import appraise
+    from resources.wiring import lifecycle_policy_of
+
+    settings = Settings.from_environment()
+    graph = defs.resolve_asset_graph()
+    node = graph.get(dg.AssetKey(asset))
+    now = datetime.now(UTC)
+    with dg.DagsterInstance.get() as instance:
+        made = times(instance, node.key)
+        sources: dict[str, datetime] = {}
+        for parent in node.parent_keys:
+            if graph.get(parent).partitions_def == node.partitions_def:
+                for key, at in times(instance, parent).items():
+                    sources[key] = max(at, sources.get(key, at))
+    promise = _promise(asset)
+    found = {
+        key: reason
+        for key in sorted({*made, *sources})
+        if (reason := why_stale(Known(key, made.get(key), sources.get(key)), promise, now))
+    }
+    policy = lifecycle_policy_of(settings).backfill
+    done = choose(
+        appraise(settings, _readers(), asset, found),
+        money_cap=policy.money_cap,
+        partition_cap=policy.partition_cap,
+    )
+    for one in done.now:
+        typer.echo(f"{one.key}: {one.reason}; worth {one.worth:.4f}")
+    for key, reason in done.waiting.items():
+        typer.echo(f"{key} waits: {reason}")
+    typer.echo(f"{len(done.now)} of {len(found)} stale partitions in {len(done.runs)} runs")
+
+
+@app.command("refresh")
+def refresh(
+    asset: Asset,
+    partitions: Partitions,
+    rehydrate: Annotated[bool, typer.Option(help="Bring cold sources up first, once.")] = True,
+) -> None:
+    """Make partitions again in this process: quote, rehydrate what is cold, then one run."""
+    import dagster as dg
+
+    from forecast_assets.batch import Stage, run_stages
+    from forecast_assets.definitions import defs
+    from resources.wiring import data_span, lifecycle_policy_of
+
+    settings = Settings.from_environment()
+    keys, quoter = _keys(asset, partitions), _quoter()
+    typer.echo(quoter.quote(asset, keys, rehydrate=rehydrate).line())
+    if rehydrate:
+        days = lifecycle_policy_of(settings).rehydrate_days
+        until = data_span(settings).as_of + timedelta(days=days)
+        moved = quoter.prefetch(asset, keys, until)
+        if moved:
+            typer.echo(f"{len(moved)} cold parts brought up until {until}")
+    first, last = _ends(partitions)
+    with dg.DagsterInstance.get() as instance:
+        for done in run_stages(defs, instance, [Stage(f"refresh {asset}", (asset,), first, last)]):
+            typer.echo(f"{done.stage.title}: {done.seconds:.1f} s, run {done.run_id}")
+
+
+def _quoter() -> "BackfillQuoter":
+    from resources.backfill_worth import quoter_of
+
+    return quoter_of(Settings.from_environment(), _readers())
+
+
+def _readers() -> "tuple[Reader, ...]":
+    from forecast_assets.layers import layer_assets
+    from forecast_assets.storage_reads import GraphFacts
+
+    return GraphFacts.of(layer_assets()).readers
+
+
+def _promise(asset: str) -> timedelta:
+    from forecast_assets.layers import LAYERS, layer_assets
+
+    for made in layer_assets():
+        for spec in made.specs:
+            if spec.key.path[-1] == asset and spec.group_name:
+                return LAYERS[spec.group_name].fresh_within or timedelta(0)
+    raise typer.BadParameter(f"no asset is named {asset!r}; `dagster asset list` names them")
+
+
+def _ends(partitions: str) -> tuple[str, str]:
+    first, _, last = partitions.partition("...")
+    return first, last or first
+
+
+def _keys(asset: str, partitions: str) -> list[str]:
+    """Every key of a range: its days crossed with the stores from the first to the last."""
+    import dagster as dg
+
+    from forecast_assets.definitions import defs
+
+    first, last = _ends(partitions)
+    key = dg.AssetKey(asset)
+    graph = defs.resolve_asset_graph()
+    if not graph.has(key):
+        raise typer.BadParameter(f"no asset is named {asset!r}; `dagster asset list` names them")
+    cut = graph.get(key).partitions_def
+    if cut is None:
+        raise typer.BadParameter(f"{asset} has no partitions: materialize it as a whole")
+    with (
+        dg.DagsterInstance.get() as instance,
+        dg.partition_loading_context(dynamic_partitions_store=instance),
+    ):
+        return list(cut.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))

@@ -316,6 +316,12 @@ def error_of(replayed: pl.DataFrame, level: float = 0.95) -> EstimatorError:
     )
 
 
+def recent_error(history: pl.DataFrame, *, runs: int = 30, warm_up: int = 10) -> EstimatorError:
+    """The error on the last `runs` of `observations`, each estimated from those before it."""
+    known = history["run_id"].n_unique()
+    return error_of(replay(history, warm_up=max(warm_up, known - runs)))
+
+
 def _binomial_at_most(successes: int, trials: int, probability: float) -> float:
     """P(X <= successes) of a binomial: the one-sided test of too little coverage."""
     return sum(

@@ -4,10 +4,14 @@ Belongs here: one asset for each thing the ledger gives to the lake or takes fro
 charging steps (`resources.meter`) or settling dead ones (`forecast_assets.sensors_ledger`).
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from forecast_core.estimate import observations, recent_error
 from resources.lake import Lake
 from resources.ledger_history import (
     COST_LEDGER,
@@ -16,6 +20,8 @@ from resources.ledger_history import (
     sync_history,
 )
 from resources.meter import Meter, metered
+
+ESTIMATED_FROM = timedelta(days=30)  # what the tracked error of quotes looks back on
 
 
 @dg.multi_asset(
@@ -42,5 +48,17 @@ def cost_history(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Replaces the days of both tables that the ledger has grown since."""
     for name, synced in sync_history(meter.ledger, lake, account_of(meter.card)).items():
+        error = _estimator_error(meter) if name == COST_STEPS.name else {}
         metadata = {"days": synced.days, "rows": synced.rows, "total_rows": synced.total_rows}
-        yield dg.MaterializeResult(asset_key=name, metadata=metadata)
+        yield dg.MaterializeResult(asset_key=name, metadata={**metadata, **error})
+
+
+def _estimator_error(meter: Meter) -> dict[str, float]:
+    """How far quotes were off on the last runs, as figures that a trend is drawn of."""
+    first = (datetime.now(UTC) - ESTIMATED_FROM).date()
+    error = recent_error(observations(meter.ledger.settlements(first=first)))
+    return {
+        f"estimator/{name}": float(value)
+        for name, value in asdict(error).items()
+        if math.isfinite(value)
+    }

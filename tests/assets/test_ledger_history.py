@@ -98,6 +98,17 @@ def test_the_assets_keep_the_books(instance, meter, lake) -> None:
     assert set(storage["PricingUnit"]) == {"GiB-Months"}
 
 
+def test_the_error_of_quotes_is_tracked_beside_the_books(instance, meter, lake) -> None:
+    for _ in range(12):
+        run(instance, meter, lake, worked)
+    run(instance, meter, lake, cost_history)
+    event = instance.get_latest_materialization_event(dg.AssetKey(COST_STEPS.name))
+    assert event is not None and event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    assert metadata["estimator/runs"].value == 12 - 10  # the first ten are learned from
+    assert metadata["estimator/mape_recurring_pct"].value > 0
+
+
 def test_stored_bytes_are_charged_once_a_day_by_table_and_tier(meter, lake) -> None:
     files = pl.DataFrame(
         {"table": ["a", "a", "b"], "tier": ["hot", "cold", "hot"], "bytes": [2**30, 10, 2**31]}

@@ -15,6 +15,7 @@ from forecast_core.estimate import (
     NoHistory,
     error_of,
     observations,
+    recent_error,
     replay,
 )
 from forecast_core.estimate import _ridge as ridge
@@ -119,6 +120,16 @@ def test_a_replay_never_looks_ahead() -> None:
     )
     early, late = (replay(h, warm_up=20).head(9) for h in (whole, spoiled))
     assert early.equals(late)
+
+
+def test_the_error_that_is_tracked_is_of_the_last_runs() -> None:
+    whole = history(40)
+    error = recent_error(whole, runs=12)
+    assert error == error_of(replay(whole, warm_up=28))
+    assert error.runs == 12
+    few = recent_error(history(3))
+    assert (few.runs, few.coverage_p) == (0, 1.0) and math.isnan(few.mape_recurring_pct)
+    assert recent_error(whole.clear()).runs == 0
 
 
 def test_its_error_counts_what_missed() -> None:

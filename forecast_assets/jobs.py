@@ -9,10 +9,13 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from forecast_assets.batch import RANGE_END, RANGE_START, item_stores
-from forecast_assets.partitions import FREQUENCY, STORES
+from forecast_assets.partitions import ALIGNMENT, FREQUENCY, SPREAD, STORES
 from forecast_core.admission_request import COVERS_TAG
+from forecast_core.cells import Cells
+from forecast_core.segments import SegmentPolicy, due
 from resources import DataSpan
 from resources.escrow import Escrow
 from resources.lake import Lake
@@ -92,16 +95,36 @@ ALL: Sequence[Job] = [
     capacity_job,
 ]
 
+
+@dg.schedule(job=training_job, cron_schedule="0 20 * * 0")
+def weekly_training(
+    context: dg.ScheduleEvaluationContext,
+    span: dg.ResourceParam[DataSpan],
+    segment_policy: dg.ResourceParam[SegmentPolicy],
+    lake: dg.ResourceParam[Lake],
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run for each segment group whose forecaster is older than its policy's cadence."""
+    table = lake.table("forecasters")
+    known = Cells(span.first, span.as_of)
+    fits = table.read(known, ["segment_group", "trained_to"]).frame if table.exists() else None
+    newest = pl.col("trained_to").max()
+    trained = (
+        {}
+        if fits is None
+        else dict(fits.group_by("segment_group").agg(newest).collect().iter_rows())
+    )
+    groups = due(segment_policy, trained, span.as_of, others=(ALIGNMENT, SPREAD))
+    if not groups:
+        return dg.SkipReason("every forecaster is younger than its cadence")
+    return [dg.RunRequest(run_key=f"{name}-{span.as_of}", partition_key=name) for name in groups]
+
+
 SCHEDULES: Sequence[dg.ScheduleDefinition] = [
     _each_store_today("nightly_landing", landing_job, f"0 1 {_NIGHTS}", by_month=True),
     _each_store_today("nightly_features", features_job, f"30 1 {_NIGHTS}", by_month=True),
     _each_store_today(
         "nightly_prediction", prediction_job, f"0 3 {_NIGHTS}", by_month=False, covers=True
     ),
-    dg.ScheduleDefinition(
-        name="weekly_training",
-        job=training_job,
-        cron_schedule="0 20 * * 0",
-    ),
+    weekly_training,
     dg.ScheduleDefinition(name="weekly_capacity", job=capacity_job, cron_schedule="0 8 * * 1"),
 ]

@@ -9,7 +9,7 @@ Two steps, because ABC ranks revenue over all stores while sales pass a store at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -268,3 +268,40 @@ def _route(segmented: pl.DataFrame, policy: SegmentPolicy) -> pl.DataFrame:
         name = pl.when(holds).then(pl.lit(group.name)).otherwise(name)
         rung = pl.when(holds).then(pl.lit(group.rung)).otherwise(rung)
     return segmented.with_columns(segment_group=name, rung=rung)
+
+
+def reclassified(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
+    """`demand_segments` rows with where each item-store was before.
+
+    Adds `previous_segment` and `previous_group`; null for who was not classified before.
+    """
+    key = ["item_id", "store_id"]
+    was = before.select(*key, previous_segment="segment", previous_group="segment_group")
+    return now.join(was, on=key, how="left", maintain_order="left")
+
+
+def moves(segments: pl.DataFrame) -> pl.DataFrame:
+    """`previous_group, segment_group, item_stores`: who changed the forecaster, most first."""
+    moved = segments.filter(pl.col("previous_group") != pl.col("segment_group"))
+    counts = moved.group_by("previous_group", "segment_group").len("item_stores")
+    return counts.sort(
+        "item_stores", "previous_group", "segment_group", descending=[True, False, False]
+    )
+
+
+def due(
+    policy: SegmentPolicy, trained: Mapping[str, date], as_of: date, others: Sequence[str] = ()
+) -> list[str]:
+    """The groups whose forecaster is older than its cadence, or was never trained.
+
+    Args:
+        trained: group -> the day its newest forecaster was trained to.
+        others: fits that serve all groups: due as soon as any group is.
+    """
+    late = [
+        group.name
+        for group in policy.content.groups
+        if group.enabled
+        and (group.name not in trained or (as_of - trained[group.name]).days >= group.retrain_days)
+    ]
+    return [*late, *others] if late else []

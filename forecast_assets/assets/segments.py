@@ -4,7 +4,7 @@ Belongs here: measuring store by store and classifying all stores together. Does
 thresholds (`policies/segments.yaml`) or what they mean (`forecast_core.segments`).
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
@@ -12,8 +12,9 @@ import polars as pl
 from forecast_assets.partitions import MONTHS, MONTHS_OF_STORES
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES
-from forecast_core.segments import SegmentPolicy, classify, measure
+from forecast_core.segments import SegmentPolicy, classify, measure, moves, reclassified
 from resources import DataSpan
+from resources.lake import Lake
 from resources.meter import metered
 from resources.partition_keys import decode
 from resources.table_view import TableView
@@ -34,6 +35,7 @@ def demand_segments(
     cleaned_sales: TableView,
     span: dg.ResourceParam[DataSpan],
     segment_policy: dg.ResourceParam[SegmentPolicy],
+    lake: dg.ResourceParam[Lake],
 ) -> dg.Output[pl.DataFrame]:
     """ABC x demand class x life stage of every item-store, as of the month's last known day."""
     month = decode(context.partition_keys, TABLES["demand_segments"].cut).cells
@@ -42,7 +44,12 @@ def demand_segments(
     window = Cells(as_of - timedelta(days=segment_policy.window_days - 1), as_of)
     stores = cleaned_sales.by_store(window, MEASURED)
     measured = [measure(sales, as_of, segment_policy) for _, sales in stores.frames()]
-    segments = classify(pl.concat(measured), as_of, segment_policy)
+    segments = reclassified(
+        classify(pl.concat(measured), as_of, segment_policy), _before(lake, as_of)
+    )
+    moved = moves(segments)
+    for group, to, count in moved.iter_rows():
+        context.log.info(f"{count} item-stores went from {group} to {to}")
     groups = segments.group_by("segment_group", "rung").len("item_stores").sort("segment_group")
     return dg.Output(
         segments,
@@ -50,5 +57,13 @@ def demand_segments(
             "item_stores": segments.height,
             "groups": dg.MetadataValue.json(groups.to_dicts()),
             "policy_version": segment_policy.version,
+            "reclassified": int(moved["item_stores"].sum()),
+            "moves": dg.MetadataValue.json(moved.to_dicts()),
         },
     )
+
+
+def _before(lake: Lake, as_of: date) -> pl.DataFrame:
+    """The newest classification before `as_of`; read past the graph: it is this very table."""
+    table = lake.table("demand_segments")
+    return TableView(table, lambda _: None).latest(as_of - timedelta(days=1))

@@ -50,6 +50,7 @@ def rows(
             "units": units,
             "sell_price": prices,
             "on_sale": [p is not None for p in prices],
+            "source_rows": [1] * n,
         },
         schema=TABLES["cleaned_sales"].schema,
     )

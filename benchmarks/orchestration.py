@@ -80,8 +80,7 @@ def _directly(root: str, source: Mapping[str, str]) -> tuple[float, int, float]:
     )
     lake = lake_of(settings)
     resources = {**build_resources(settings), "meter": SimpleNamespace(share=lambda *_: None)}
-    graph = build_defs(settings).resolve_asset_graph()
-    bodies = _Bodies(graph, lake, resources, cycle)
+    bodies = _Bodies(build_defs(settings), lake, resources, cycle)
     for stage in _stages(cycle):
         bodies.work_off(stage)
     return (time.process_time() - began, *_forecast(lake))
@@ -96,8 +95,12 @@ def _stages(cycle: Cycle) -> Iterator[Stage]:
 class _Bodies:
     """Calls the functions behind assets and checks as the IO managers would feed them."""
 
-    def __init__(self, graph: Any, lake: Lake, resources: Mapping[str, Any], cycle: Cycle) -> None:
-        self.graph, self.lake, self.resources, self.cycle = graph, lake, resources, cycle
+    def __init__(
+        self, defs: dg.Definitions, lake: Lake, resources: Mapping[str, Any], cycle: Cycle
+    ) -> None:
+        self.graph: Any = defs.resolve_asset_graph()
+        self.checks: list[Any] = list(defs.asset_checks or ())
+        self.lake, self.resources, self.cycle = lake, resources, cycle
 
     def work_off(self, stage: Stage) -> None:
         """Every asset of the stage in the order of the graph, its checks behind it."""
@@ -111,8 +114,9 @@ class _Bodies:
             if id(assets_def) not in done:
                 done.add(id(assets_def))
                 self._materialize(assets_def, keys)
-            for check in self.graph.get_check_keys_for_assets([key]):
-                self._call(self.graph.get(check).assets_def, self._context(keys))
+            for check in self.checks:
+                if any(spec.asset_key == key for spec in check.check_specs):
+                    self._call(check, self._context(keys))
 
     def _materialize(self, assets_def: dg.AssetsDefinition, keys: Sequence[str]) -> None:
         from resources.delta_io import TieredDeltaIOManager
@@ -168,6 +172,8 @@ class _Bodies:
 
     def _context(self, keys: Sequence[str]) -> Any:
         """As much of Dagster's context as the bodies use."""
+        import dagster as dg
+
         op = SimpleNamespace(
             has_partition_key_range=bool(keys), has_partition_key=False, partition_keys=keys
         )
@@ -175,6 +181,7 @@ class _Bodies:
             partition_keys=keys,
             partition_key=keys[0] if keys else None,
             log=logging.getLogger("direct"),
+            instance=dg.DagsterInstance.ephemeral(),
             run=SimpleNamespace(tags={}, run_id="direct"),
             op_execution_context=op,
         )

@@ -36,7 +36,7 @@ from resources.spending import LedgerSpending
 
 HOLD_LIMIT = {"key": HOLD, "value": "1", "limit": 0}
 OVERRUN = 3.0  # a run is stopped after so many times its quoted p95
-LEAST_RUNTIME_S = 900
+LEAST_RUNTIME_S = 300
 _LOG = logging.getLogger("forecast.admission")
 
 
@@ -221,7 +221,9 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
             f" {tags['admission/latest_start']}",
         )
         return
-    runtime = max(LEAST_RUNTIME_S, int(row["wall_s"] * OVERRUN))
+    # Data may have grown since it was measured: nobody gets less than unknown work does.
+    least = max(LEAST_RUNTIME_S, policy.default_bound.wall)
+    runtime = int(max(least, row["wall_s"] * OVERRUN))
     note(
         instance,
         run,

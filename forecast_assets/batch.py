@@ -116,6 +116,11 @@ class Cycle:
         yield Stage("backtest every rung", ("eval_backtest",), day, day, optional=True)
         yield Stage("backtest the levers", ("eval_levers",), day, day, optional=True)
 
+    def tuning(self) -> Iterator[Stage]:
+        """Search settings within the budget, and promote what is surely better and pays."""
+        day = self.cutoff.isoformat()
+        yield Stage("tune within the budget", ("eval_tuning",), day, day, optional=True)
+
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""
         yield Stage("charge storage", ("cost_storage",), today(), today())

@@ -31,6 +31,7 @@ app.command("demo")(run.demo)
 app.command("m5")(run.m5)
 app.command("backtest")(run.backtest)
 app.command("explain")(run.explain)
+app.command("tune")(run.tune)
 app.command("backfill")(backfill.backfill)
 for name, commands in (
     ("admission", admission.admission_app),

@@ -28,6 +28,7 @@ from forecast_assets.assets import (
     segments,
     stock,
     storage,
+    tuning,
 )
 from forecast_assets.sensors_storage import backfilled
 from forecast_assets.storage_reads import declared
@@ -77,7 +78,7 @@ LAYERS: Mapping[str, Layer] = {
         automation=dg.AutomationCondition.eager(),
     ),
     "explanations": Layer((explanations,), "team:forecasting", "explanations"),
-    "backtests": Layer((backtests,), "team:forecasting", "experiments"),
+    "backtests": Layer((backtests, tuning), "team:forecasting", "experiments"),
 }
 
 

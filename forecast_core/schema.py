@@ -314,6 +314,22 @@ _ALL = (
         sort=("scope", "name", "forecaster"),
     ),
     Table(
+        "eval_tuning",
+        {
+            "as_of": pl.Date,
+            "segment_group": pl.String,
+            "trial": pl.Int64,
+            "settings": pl.String,
+            "error": pl.Float64,
+            "cpu_s": pl.Float64,
+            "verdict": pl.String,  # of the comparison with the champion; null where not compared
+        },
+        key=("as_of", "segment_group", "trial"),
+        cut="cutoff",
+        date_column="as_of",
+        sort=("segment_group", "trial"),
+    ),
+    Table(
         "eval_levers",
         {
             "as_of": pl.Date,

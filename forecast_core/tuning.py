@@ -11,11 +11,13 @@ last few over the best before them, held to fall no slower than 1 / n as records
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+
+from forecast_core.lever_decisions import Decision
 
 Evaluate = Callable[[Mapping[str, Any]], tuple[float, float]]
 Stop = Literal["budget", "gain below cost", "trials"]
@@ -135,6 +137,7 @@ def expected_gain(trials: Sequence[Trial]) -> float:
 
 # -- champion and challenger ---------------------------------------------------------------------
 
+CHALLENGER = "challenger"
 Verdict = Literal["promote", "keep: no gain", "keep: not worth its cost", "keep: too few windows"]
 _T90 = {2: 6.31, 3: 2.92, 4: 2.35, 5: 2.13, 6: 2.02}  # 5 % quantile of t, by number of pairs
 MIN_WINDOWS = 3
@@ -157,12 +160,13 @@ class Comparison:
     dearer: float
     windows: int
 
-    def option(self, group: str) -> dict[str, Any]:
+    def option(self, group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """As the decision log keeps options (`lever_decisions`): what it saves and loses."""
         scale = self.worth / self.gain if self.gain else 0.0
         return {
             "group": group,
-            "lever": "challenger",
+            "lever": CHALLENGER,
+            "settings": dict(settings),
             "level": 1,
             "saving": -self.dearer,
             "loss": -self.worth,
@@ -200,3 +204,14 @@ def compare(
     elif worth <= dearer:
         verdict = "keep: not worth its cost"
     return Comparison(verdict, mean, mean - half, mean + half, worth, dearer, n)
+
+
+def promoted(decisions: Iterable[Decision], group: str) -> dict[str, Any]:
+    """Settings of the group's champion: of the newest promotion in force; none when reverted."""
+    settings: dict[str, Any] = {}
+    for decision in decisions:  # oldest first
+        if decision.state in ("applied", "reviewed"):
+            for option in decision.options:
+                if option["lever"] == CHALLENGER and option["group"] == group:
+                    settings = dict(option["settings"])
+    return settings

@@ -6,11 +6,13 @@ Belongs here: gathering examples store by store and keeping the fitted text. Doe
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import date
 
 import dagster as dg
 import polars as pl
 
+from forecast_assets.champions import champions
 from forecast_assets.networks import fit_network
 from forecast_assets.partitions import (
     ALIGNMENT,
@@ -75,6 +77,7 @@ def forecasters(
         group = segment_policy.group(name)
         if group.rung == "gbm" and not members.is_empty():
             spec = gbm.GbmSpec.of_size(group.features, members.height)
+            spec = replace(spec, **champions(settings, name))
             return backtest.fit_gbm(past, members, cutoff, span.days(settings.horizon), spec)
         if group.rung == "neural":
             return fit_network(cleaned_sales, members, cutoff, span.days(settings.horizon))

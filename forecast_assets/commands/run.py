@@ -247,6 +247,16 @@ def explain(
     _run_stages(settings, lambda cycle: cycle.explaining())
 
 
+def tune(
+    cutoff: Annotated[str | None, typer.Option(help="Default: the last day of the data.")] = None,
+) -> None:
+    """Search the gbm's settings under a CPU budget; what wins is logged, `levers revert` undoes."""
+    settings = Settings.from_environment()
+    settings = replace(settings, as_of=_day(cutoff) if cutoff else settings.as_of)
+    settings.adopt()
+    _run_stages(settings, lambda cycle: cycle.tuning())
+
+
 def write_official(settings: Settings, out: Path) -> None:
     """`item_id, store_id, F1..F<horizon>`, rows in the order of the sales file."""
     import polars as pl

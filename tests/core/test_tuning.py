@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast_core.lever_decisions import Decision, Event, apply
-from forecast_core.tuning import Range, Trial, compare, expected_gain, search
+from forecast_core.tuning import Range, Trial, compare, expected_gain, promoted, search
 
 SPACE = {"rate": Range(0.01, 1.0, log=True), "leaves": Range(4, 64, whole=True)}
 TODAY = {"rate": 0.5, "leaves": 8, "kept": "as it is"}
@@ -100,7 +100,7 @@ def test_a_promotion_is_a_decision_that_can_be_reverted() -> None:
     from datetime import UTC, datetime
 
     better = [(0.57, 1.5), (0.59, 1.5), (0.58, 1.5)]
-    option = compare(CHAMPION, better, 100.0).option("gbm_core")
+    option = compare(CHAMPION, better, 100.0).option("gbm_core", {"num_leaves": 31})
     assert option["loss"] == pytest.approx(-3.0)
     low, high = option["loss_interval"]
     assert low <= option["loss"] <= high
@@ -114,4 +114,7 @@ def test_a_promotion_is_a_decision_that_can_be_reverted() -> None:
     ):
         decision = apply(decision, Event("x", now, action, details))
         assert isinstance(decision, Decision), decision
+        in_force = {"num_leaves": 31} if action == "applied" else {}
+        assert promoted([decision], "gbm_core") == in_force
+        assert promoted([decision], "another") == {}
     assert decision.state == "reverted"

@@ -56,7 +56,9 @@ class GbmSpec:
     def of_size(cls, features: str, series: int) -> GbmSpec:
         """Draw more days ahead where series are few, so that a small shop learns as well."""
         origins = series * TRAINING_DAYS // STRIDE_DAYS
-        return cls(features, per_origin=min(14, max(2, EXAMPLES // max(origins, 1))))
+        per_origin = min(14, max(2, EXAMPLES // max(origins, 1)))
+        leaf = min(cls.min_data_in_leaf, max(20, origins * per_origin // 40))
+        return cls(features, per_origin=per_origin, min_data_in_leaf=leaf)
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,9 @@ LAYERS: Mapping[str, Layer] = {
         "monitoring",
         automation=dg.AutomationCondition.eager(),
     ),
-    "explanations": Layer((explanations,), "team:forecasting", "explanations"),
-    "backtests": Layer((backtests, tuning), "team:forecasting", "experiments"),
+    "explanations": Layer((explanations,), "team:forecasting", "monitoring"),
+    "backtests": Layer((backtests,), "team:forecasting", "backtest"),
+    "tuning": Layer((tuning,), "team:forecasting", "tuning"),
 }
 
 

@@ -77,8 +77,9 @@ def _measure(stores: tuple[str, ...], cutoffs: tuple[int, ...]) -> dict[str, Any
                 .join(cold.rename({"mean": "cold"}), on=["item_id", "ds"])
                 .join(knowing.rename({"mean": "knowing"}), on=["item_id", "ds"])
             )
-            kind = pl.when(pl.col("item_id").is_in(everywhere.tolist())).then(pl.lit("everywhere"))
-            rows.append(both.with_columns(kind=kind.otherwise(pl.lit("store"))))
+            all_over = pl.when(pl.col("item_id").is_in(everywhere.tolist()))
+            of_kind = all_over.then(pl.lit("everywhere")).otherwise(pl.lit("store"))
+            rows.append(both.with_columns(kind=of_kind))
     told = pl.concat(rows)
     figures: dict[str, Any] = {
         "hidden": told.select("item_id").height // HORIZON,
@@ -87,13 +88,13 @@ def _measure(stores: tuple[str, ...], cutoffs: tuple[int, ...]) -> dict[str, Any
     }
     for kind in ("store", "everywhere"):
         part = told.filter(kind=kind)
-        units = part["units"].sum()
+        units = float(part["units"].sum())
         for name in ("cold", "knowing"):
             miss = part[name] - part["units"]
-            figures[f"wape_new_{kind}_{name}"] = float(miss.abs().sum() / units)
-            figures[f"bias_new_{kind}_{name}"] = float(miss.sum() / units)
+            figures[f"wape_new_{kind}_{name}"] = float(miss.abs().sum()) / units
+            figures[f"bias_new_{kind}_{name}"] = float(miss.sum()) / units
             of = part.group_by("item_id").agg(pl.col(name).sum(), pl.col("units").sum())
-            total = (of[name] - of["units"]).abs().sum() / units
-            figures[f"wape_of_28_days_new_{kind}_{name}"] = float(total)
+            total = float((of[name] - of["units"]).abs().sum()) / units
+            figures[f"wape_of_28_days_new_{kind}_{name}"] = total
         figures[f"wape_new_{kind}_floor"] = 1.0  # the floor forecasts nothing for them
     return figures

@@ -72,12 +72,11 @@ def _measure(stores: tuple[str, ...], items: int | None, quick: bool) -> dict[st
     whole = {}
     for name in ("statistical", "gbm", "governed"):
         mine = scored.filter(forecaster=name)
-        gained = mine["wrmsse_gained"].sum()
-        whole[f"fva_wrmsse_{name}"] = float(
-            gained / (gained + (mine["weight"] * mine["wrmsse"]).sum())
-        )
-        whole[f"wrmsse_gained_per_cpu_s_{name}"] = float(gained / mine["cpu_s"].sum())
-        whole[f"cpu_s_a_window_{name}"] = float(mine["cpu_s"].sum() / len(windows))
+        gained, cpu_s = float(mine["wrmsse_gained"].sum()), float(mine["cpu_s"].sum())
+        missed = float((mine["weight"] * mine["wrmsse"]).sum())
+        whole[f"fva_wrmsse_{name}"] = gained / (gained + missed)
+        whole[f"wrmsse_gained_per_cpu_s_{name}"] = gained / cpu_s
+        whole[f"cpu_s_a_window_{name}"] = cpu_s / len(windows)
     return {
         **whole,
         "series": series.height,

@@ -125,7 +125,6 @@ def _scores(past: Past, chosen: pl.DataFrame, runs: list[Run]) -> dict[str, floa
         )
         by = scales(history, hierarchy, first, day)
         for run in (run for run in runs if run.cutoff == day):
-            told = frontier.per_series(past, run, by).drop_nulls("rmsse")
-            score = float((told["weight"] * told["rmsse"]).sum() / told["weight"].sum())
+            score = frontier.weighted_rmsse(frontier.per_series(past, run, by))
             found.setdefault(run.forecaster, []).append(score)
     return {name: sum(each) / len(each) for name, each in found.items()}

@@ -97,7 +97,7 @@ def _ours(stores: tuple[str, ...], items: int | None, rounds: int) -> dict[str, 
 
 def _wape(rows: pl.DataFrame) -> float:
     known = rows.drop_nulls("units")
-    return float((known["mean"] - known["units"]).abs().sum() / known["units"].sum())
+    return float((known["mean"] - known["units"]).abs().sum()) / float(known["units"].sum())
 
 
 def _peer(stores: tuple[str, ...], items: int | None, rounds: int) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _peer(stores: tuple[str, ...], items: int | None, rounds: int) -> dict[str, 
         .sort("unique_id", "ds")
         .to_pandas()
     )
-    parameters = {
+    parameters: dict[str, Any] = {
         "objective": "poisson",
         "n_estimators": rounds,
         "num_leaves": 96,

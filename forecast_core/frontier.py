@@ -118,6 +118,13 @@ def per_series(past: Past, run: Run, by: Scales) -> pl.DataFrame:
     )
 
 
+def weighted_rmsse(told: pl.DataFrame) -> float:
+    """One figure of `per_series` rows: RMSSE weighted by revenue, of those that have a scale."""
+    usable = told.drop_nulls("rmsse")
+    weight, rmsse = usable["weight"].to_numpy(), usable["rmsse"].to_numpy()
+    return float(weight @ rmsse / (weight.sum() or 1.0))
+
+
 def frontier(scored: pl.DataFrame) -> pl.DataFrame:
     """The mean over windows of `by_segment`, and what a CPU-second and a unit of money bought.
 

@@ -37,7 +37,7 @@ def fit(
     Raises:
         NeuralError: what the child says, or that it died.
     """
-    job = {"cutoff": cutoff.isoformat(), "spec": asdict(spec)}
+    job: dict[str, object] = {"cutoff": cutoff.isoformat(), "spec": asdict(spec)}
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         if start is not None:

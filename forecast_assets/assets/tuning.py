@@ -148,8 +148,7 @@ def _error(
     """Revenue-weighted RMSSE of the members at one window."""
     model = gbm.Model(backtest.fit_gbm(past, members, day, horizon, spec).artefact)
     rows = backtest.run_gbm(past, model, members, day, horizon)
-    told = frontier.per_series(past, Run("gbm", day, day, rows, 0, 0), by).drop_nulls("rmsse")
-    return float((told["weight"] * told["rmsse"]).sum() / (told["weight"].sum() or 1.0))
+    return frontier.weighted_rmsse(frontier.per_series(past, Run("gbm", day, day, rows, 0, 0), by))
 
 
 def _scales(sales: TableView, members: pl.DataFrame, first: date, day: date) -> Scales:

@@ -1,0 +1,122 @@
+"""Rates found again in ledgers made from known ones; storage against a slow count by row."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from forecast_core.admission_policy import Policy
+from forecast_core.capacity.arrivals import Arrivals
+from forecast_core.capacity.fit import Rates, fit
+from forecast_core.capacity.plan import Plan
+from forecast_core.capacity.storage import Bytes, by_day, growing, measured
+
+POLICIES = Path(__file__).parents[3] / "policies"
+
+
+def ledger(days: int, seed: int = 0, noise: float = 0.05, *, flat: bool = False) -> pl.DataFrame:
+    """Settlements of two stages: 2 + 3 a thousand rows, and 5 a run; some days are busy."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for day in range(days):
+        at = datetime(2026, 1, 1, 3, tzinfo=UTC) + timedelta(days=day)
+        luck = float(np.exp(rng.normal(0, noise)))
+        volume = 1000 if flat else 500 + 40 * day
+        for stage, money, written in (
+            ("features", 2 + 3 * volume / 1000, volume),
+            ("scores", 5.0, 0),
+        ):
+            cost = money * luck * float(np.exp(rng.normal(0, noise)))
+            rows.append(
+                {
+                    "x_run_id": f"{stage}-{day}", "x_asset": stage, "x_step_key": stage,
+                    "x_attempt": 1, "x_forecaster": None, "x_cost_class": "workload",
+                    "x_status": "success", "x_estimated": False, "date": at.date(),
+                    "ChargePeriodStart": at, "rows": written, "peak_rss_gib": 0.5, "money": cost,
+                    "wall_s": 10 * cost, "cpu_s": 9 * cost, "gpu_s": 0.0, "rss_gib_s": cost,
+                    "bytes_written": written * 8,
+                }
+            )  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+def test_a_line_is_found_again() -> None:
+    rates = fit(ledger(120), 100)
+    rate = rates.by_stage["features", ""]
+    assert rate.lines["money"].at(1000.0) == pytest.approx(5.0, rel=0.05)
+    assert rate.lines["money"].at(8000.0) == pytest.approx(26.0, rel=0.1)
+    assert rates.by_stage["scores", ""].by_series
+    assert rates.by_stage["scores", ""].of("money", 100) == pytest.approx(5.0, rel=0.05)
+    assert rate.note == ""
+
+
+def test_the_luck_of_days_is_told_from_that_of_runs() -> None:
+    rates = fit(ledger(200, noise=0.1), 100)
+    assert np.std(np.log(rates.days)) == pytest.approx(0.12, rel=0.35)
+    ratios = [money for _, money in rates.by_stage["features", ""].ratios]
+    assert np.mean(ratios) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_what_cannot_be_told_is_flagged() -> None:
+    rates = fit(ledger(30, flat=True), 100)
+    assert "hardly varied" in rates.by_stage["features", ""].note
+    assert "only 3 runs" in fit(ledger(3), 100).by_stage["features", ""].note
+    plan = Plan.parse(yaml.safe_load((POLICIES / "capacity.yaml").read_text()))
+    assert "stated default" in Rates().of("nowhere", "asked", plan.defaults).note
+    with pytest.raises(LookupError, match="no stated default"):
+        Rates().of("nowhere", "asked", {})
+
+
+def test_failures_are_counted_and_an_empty_ledger_gives_nothing() -> None:
+    steps = ledger(40)
+    failed = steps.head(4).with_columns(
+        x_status=pl.lit("failure"), x_run_id=pl.col("x_run_id") + "-failed"
+    )
+    rates = fit(pl.concat([steps, failed]), 100)
+    assert rates.by_stage["features", ""].failures == pytest.approx(2 / 42)
+    assert fit(steps.clear(), 100).by_stage == {}
+
+
+def _arrivals(history: int) -> Arrivals:
+    mapping = yaml.safe_load((POLICIES / "capacity.yaml").read_text())
+    mapping["base"] |= {"series": 100, "history_days": history}
+    plan = Plan.parse(mapping)
+    policy = Policy.parse(yaml.safe_load((POLICIES / "admission.yaml").read_text()))
+    values = plan.mids() | {"hot_days": 5.0, "warm_days": 12.0, "series_growth": 3.0}
+    return Arrivals(plan, values, Rates(), policy, 0)
+
+
+def test_storage_moves_by_age_and_expires_as_a_slow_count_says() -> None:
+    arrivals, days, keep = _arrivals(10), 40, 30
+    each = Bytes({"hot": 7.0, "warm": 3.0, "cold": 1.0}, "made up")
+    fast = by_day(arrivals, each, days, keep)
+    rows = [100.0] * 10 + [arrivals.series(day) for day in range(days)]
+    for day in range(days):
+        slow = dict.fromkeys(fast, 0.0)
+        for made, amount in enumerate(rows[: 10 + day + 1]):
+            age = 10 + day - made
+            if age < keep:
+                tier = "hot" if age < 5 else "warm" if age < 12 else "cold"
+                slow[tier] += amount * each.each[tier]
+        for tier, sizes in fast.items():
+            assert sizes[day] == pytest.approx(slow[tier])
+
+
+def test_measured_bytes_reproduce_what_is_stored() -> None:
+    stored = {"hot": 500.0, "warm": 700.0, "cold": 50.0}
+    each = measured(stored, 100, 20, 5, 12).each
+    assert each["hot"] * 100 * 5 == pytest.approx(500)
+    assert each["cold"] * 100 * 8 == pytest.approx(50)
+    assert measured({"hot": 10.0}, 1, 2, 5, 9).each["cold"] == 5.0
+
+
+def test_growth_is_counted_from_what_is_there() -> None:
+    arrivals = _arrivals(30)
+    arrivals.values = dict(arrivals.values) | {"series_growth": 0.0, "store_openings": 0.0}
+    grown = by_day(arrivals, growing({"hot": 100.0}, {"hot": 800.0}, 700.0), 10, 4000)
+    assert sum(float(sizes[6]) for sizes in grown.values()) == pytest.approx(
+        800 + 7 * 100, rel=0.01
+    )

@@ -71,6 +71,12 @@ def empty_installation(tmp_path_factory: pytest.TempPathFactory) -> Installation
     return install(tmp_path_factory.mktemp("empty"))
 
 
+@pytest.fixture
+def own_installation(tmp_path: Path) -> Installation:
+    """An installation for one test alone."""
+    return install(tmp_path / "installation")
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Installation, str]:
     """`forecast demo` has run here; its output beside it."""

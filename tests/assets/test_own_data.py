@@ -1,0 +1,70 @@
+"""Anyone's data from files to a priced forecast: each shape proposed, checked, loaded, forecast."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+SHAPES = {
+    "promo_panel": ("8", 8, "60"),
+    "store_revenue": ("28", 28, "60"),
+    "wide_items": ("28", 28, "60"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_from_files_to_a_forecast_better_than_naive(
+    shape: str, tmp_path: Path, own_installation
+) -> None:
+    horizon, periods, series = SHAPES[shape]
+    installation = own_installation
+    folder = tmp_path / shape
+    sized = ("--series", series, "--stores", "2", "--days", "730")
+    mapping = str(folder / "mapping.yaml")
+    for arguments in (
+        ("source", "example", shape, str(folder), *sized),
+        ("source", "init", *map(str, _files(shape, folder)), "--out", mapping),
+        ("source", "check", mapping),
+        ("source", "load", mapping),
+    ):
+        done = installation.forecast(*arguments)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    cutoff = _cutoff(folder, shape, periods)
+    out = tmp_path / "forecast.parquet"
+    done = installation.forecast(
+        "run", "--no-land", "--source", mapping, "--cutoff", cutoff, "--horizon", horizon,
+        "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    rows = pl.read_parquet(out)
+    assert {"unique_id", "ds", "mean", "q50"} <= set(rows.columns)
+    assert rows.group_by("unique_id").len()["len"].unique().to_list() == [periods]
+    assert "Cost of this command" in done.stdout
+    scored = _scores(installation.root, folder.name)
+    assert scored["governed"] < scored["seasonal_naive"]
+
+
+def _files(shape: str, folder: Path) -> list[Path]:
+    names = {
+        "promo_panel": ("weekly.csv", "centers.csv", "meals.csv"),
+        "store_revenue": ("train.csv", "store.csv"),
+        "wide_items": ("sales.csv",),
+    }
+    return [folder / name for name in names[shape]]
+
+
+def _cutoff(folder: Path, shape: str, periods: int) -> str:
+    """The day that leaves the last horizon to score."""
+    from resources.mapped_source import MappedSource
+
+    source = MappedSource(folder / "mapping.yaml", folder / "staged")
+    return source.frequency.after(source.span()[1], -periods).isoformat()
+
+
+def _scores(root: Path, dataset: str) -> dict[str, float]:
+    from resources.lake import Lake
+
+    table = Lake(root / "data" / "dev" / dataset / "lake").table("eval_accuracy")
+    average = table.read().frame.filter(pl.col("level") == "Average").collect()
+    return dict(average.select("forecaster", "wrmsse").iter_rows())

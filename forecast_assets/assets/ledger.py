@@ -25,6 +25,7 @@ ESTIMATED_FROM = timedelta(days=30)  # what the tracked error of quotes looks ba
 
 
 @dg.multi_asset(
+    pool="monitoring",
     specs=[
         dg.AssetSpec(
             COST_LEDGER.name,
@@ -40,7 +41,7 @@ ESTIMATED_FROM = timedelta(days=30)  # what the tracked error of quotes looks ba
             description="What each attempt of each step used: the quantities behind the charges.",
             metadata={"cost/pipeline": "monitoring"},
         ),
-    ]
+    ],
 )
 @metered
 def cost_history(

@@ -9,28 +9,36 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 ROOT = Path(__file__).parents[1]
-RETRAIN_DAYS = 14
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """`steps`: the settlements, dated by the simulated day that they served. `stored`: day -> tier
-    -> bytes of the lake. `series`: item-stores."""
+    """What was lived through.
+
+    `steps`: the settlements, dated by the simulated day that they served. `stored`: day -> tier ->
+    bytes of the lake. `series`: item-stores. `daily`: what each day ran, title -> assets; `runs`:
+    run -> title.
+    """
 
     source: str
     steps: pl.DataFrame
     stored: dict[date, dict[str, float]]
     series: int
+    daily: dict[str, tuple[str, ...]]
+    runs: dict[str, str]
 
 
 @contextmanager
@@ -53,9 +61,15 @@ def _home() -> Iterator[Path]:
             os.environ |= before
 
 
+def lived(source: str, days: int, **scale: int) -> Ledger:
+    """`live` in a process of its own: partitions are declared once a process, from its settings."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        return alone.submit(live, source, days, **scale).result()
+
+
 def live(source: str, days: int, *, series: int = 80, history: int = 150) -> Ledger:
     """Live through `days` days: land once, then each day classify, build features, forecast,
-    reconcile and score; every two weeks train again. `source`: demo or m5 (in M5_DIR)."""
+    reconcile and score. `source`: demo or m5 (in M5_DIR)."""
     from forecast_assets.batch import Cycle, register_stores, run_stages
     from forecast_assets.partitions import SEGMENT_GROUPS
     from forecast_core.rungs.gbm import TRAINING_DAYS
@@ -64,6 +78,7 @@ def live(source: str, days: int, *, series: int = 80, history: int = 150) -> Led
     from resources.ledger_history import stored_files
     from resources.wiring import data_span, lake_of, source_of
 
+    warnings.simplefilter("ignore")  # Dagster names its beta features each time they are used
     with _home():
         settings = replace(
             Settings.from_environment(), source=source, demo_series=series, demo_stores=2,
@@ -76,6 +91,7 @@ def live(source: str, days: int, *, series: int = 80, history: int = 150) -> Led
 
         span = data_span(settings)
         dated: dict[str, date] = {}
+        titles: dict[str, str] = {}
         stored: dict[date, dict[str, float]] = {}
         with dg.DagsterInstance.get() as instance:
             stores = register_stores(instance, source_of(settings).stores())
@@ -87,18 +103,19 @@ def live(source: str, days: int, *, series: int = 80, history: int = 150) -> Led
                     span.first, span.last, cutoff, stores, groups, TRAINING_DAYS, settings.horizon
                 )
                 first = [*cycle.landing(), *cycle.training()] if number == 0 else []
-                again = cycle.training() if number % RETRAIN_DAYS == 0 else cycle.refreshing()
-                stages = [*(first or again), *cycle.forecasting()]
+                stages = [*(first or cycle.refreshing()), *cycle.forecasting()]
                 defs: Any = build_defs(today)
                 for done in run_stages(defs, instance, stages):
                     dated[done.run_id] = cutoff
+                    titles[done.run_id] = done.stage.title
                 files = stored_files(lake_of(today))
                 sizes = files.group_by("tier").agg(pl.col("bytes").sum())
                 stored[cutoff] = {tier: float(size) for tier, size in sizes.iter_rows()}
             steps = open_ledger(settings.ledger).settlements()
             keys = lake_of(settings).table("demand_segments").read(None).frame
             wide = keys.select(pl.struct("item_id", "store_id").n_unique()).collect().item()
-    return Ledger(source, simulated(steps, dated), stored, int(wide))
+    daily = {stage.title: stage.assets for stage in stages}
+    return Ledger(source, simulated(steps, dated), stored, int(wide), daily, titles)
 
 
 def simulated(steps: pl.DataFrame, dated: dict[str, date]) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from forecast_core.rungs import gbm
 from forecast_core.segments import SegmentPolicy, classify, measure
 
 LEAD_DAYS = (1, 3, 7, 14)  # lengths of sums that get a spread of their own
-TRIAL_SERIES = 9_000  # whole stores are taken until so many series are reached
+TRIAL_SERIES = 6_000  # whole stores are taken until so many series are reached
 _FEW_SERIES = 3_000  # below it, three windows instead of one: errors must be many
 _ROUNDS, _RATE, _DRAWS = 100, 0.12, 2
 
@@ -74,17 +74,19 @@ def trial(
     horizon: int,
     policy: SegmentPolicy,
     threads: int = 2,
+    most: int = TRIAL_SERIES,
 ) -> Trial:
     """Forecast the last horizon before `as_of` by a quick fit of each rung, and look at the sales.
 
     Args:
         series: the hierarchy columns of every item-store.
+        most: whole stores are tried until so many series are reached.
 
     Returns:
         pairs `item_id, store_id, cutoff, ds, segment, mean, units` of a sample of whole stores,
         classified as they were then; empty where history is too short for a trial.
     """
-    sample = series.filter(pl.col("store_id").is_in(backtest.sample_stores(series, TRIAL_SERIES)))
+    sample = series.filter(pl.col("store_id").is_in(backtest.sample_stores(series, most)))
     count = 1 if sample.height >= _FEW_SERIES else 3
     windows = (
         backtest.origins(as_of, horizon, count)

@@ -135,6 +135,8 @@ def prediction_daily(
         segments = demand_segments.latest(cutoff, stores=store_id)
         horizon = span.days(settings.horizon)
         ahead = Cells(cutoff + timedelta(days=1), cutoff + timedelta(days=horizon), (store_id,))
+        # A price span is cut at month ends only: one that holds tomorrow may have begun before.
+        planned = Cells(ahead.first.replace(day=1), ahead.last, (store_id,))
         today = Cells(cutoff, cutoff, (store_id,))
         better: dict[Rung, pl.DataFrame] = {}
         shapes: alignment.Shapes | None = None
@@ -158,7 +160,7 @@ def prediction_daily(
                 if artefact not in models:
                     models[artefact] = gbm.Model(artefact)
                 model = models[artefact]
-                prices = daily_prices(raw_prices.frame(ahead), ahead.first, ahead.last)
+                prices = daily_prices(raw_prices.frame(planned), ahead.first, ahead.last)
                 rows = model.predict(
                     feature_sales.frame(today), prices, members, raw_calendar, cutoff, horizon
                 )
@@ -178,7 +180,7 @@ def prediction_daily(
         rows = upgraded(_explained(base, segments), better)
         rows = granted.said(rows, segments, terms.rung, terms.reason)
         if not span.frequency.weekly:
-            prices = daily_prices(raw_prices.frame(ahead), ahead.first, ahead.last)
+            prices = daily_prices(raw_prices.frame(planned), ahead.first, ahead.last)
             rows = newcomers.served(rows, segments, prices, cutoff, horizon)
         if shapes is not None:
             recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)

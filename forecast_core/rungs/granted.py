@@ -24,7 +24,7 @@ def within(forecasters: pl.DataFrame, rung: str | None) -> pl.DataFrame:
     """
     if rung is None or rung not in RUNGS:
         return forecasters
-    most = RUNGS.index(rung)  # type: ignore[arg-type]  # it is one, as just asked
+    most = RUNGS.index(rung)
     known = pl.col("rung").is_in(RUNGS)
     above = pl.col("rung").is_in(RUNGS[most + 1 :])
     if rung == "floor":
@@ -43,7 +43,7 @@ def said(rows: pl.DataFrame, segments: pl.DataFrame, rung: str | None, reason: s
     """Say on each forecast whose segment earns more than `rung` that it was degraded, and why."""
     if rung is None or rung not in RUNGS:
         return rows
-    most = RUNGS.index(rung)  # type: ignore[arg-type]
+    most = RUNGS.index(rung)
     earned = segments.select("item_id", earned="rung")
     text = pl.format(
         "degraded from rung {} to {} by admission: {}", "earned", pl.lit(rung), pl.lit(reason)

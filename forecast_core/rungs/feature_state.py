@@ -34,6 +34,7 @@ WINDOW_DAYS = HISTORY_DAYS + 1
 YEAR = 365  # the longest running sum; `SEASON`, a year of whole weeks, is where weeks are compared
 _NAMES = ("units", "sell_price")
 _TINY = 1e-6
+MONTH = 28
 
 
 class FeatureStateError(ValueError):
@@ -68,14 +69,27 @@ class FeatureState:
         return cls(store, last, np.array(grid.items), codes, units, price, WINDOW_DAYS - 1)
 
     def __post_init__(self) -> None:
-        sold, known = np.nan_to_num(self.units), np.isfinite(self.price)
-        order = self._rows(WINDOW_DAYS)  # newest first
-        self._sums = {w: sold[order[:w]].sum(axis=0, dtype=np.float64) for w in (*MEANS, YEAR)}
+        self._sold = np.nan_to_num(self.units)
+        known, order = np.isfinite(self.price), self._rows(WINDOW_DAYS)  # newest first
+        sold = self._sold[order]
+        self._sums = {w: sold[:w].sum(axis=0, dtype=np.float64) for w in (*MEANS, YEAR)}
+        self._squares = (sold[:MONTH].astype(np.float64) ** 2).sum(axis=0)
+        self._zeros = (sold[:MONTH] == 0).sum(axis=0)
         self._price_sum = np.nan_to_num(self.price)[order[:YEAR]].sum(axis=0, dtype=np.float64)
         self._price_days = known[order[:YEAR]].sum(axis=0)
         self._age = _ages(known[order])
-        recent = sold[order[:IDLE_CAP]] > 0
+        recent = sold[:IDLE_CAP] > 0
         self._idle = np.where(recent.any(axis=0), recent.argmax(axis=0), IDLE_CAP)
+        # The sum of the week that ends on each day; the oldest six, short of days, are never read.
+        self._weeks = np.zeros_like(self._sold)
+        for k in range(7):
+            self._weeks[order[: WINDOW_DAYS - 6]] += sold[k : WINDOW_DAYS - 6 + k]
+        self._same = {
+            (self.last - timedelta(days=back)).weekday(): [
+                sold[back : back + 7 * k : 7].sum(axis=0, dtype=np.float64) for k in (4, 8)
+            ]
+            for back in range(7)
+        }
 
     def push(self, day: pl.DataFrame) -> FeatureState:
         """Move this window one day on, in place; itself.
@@ -92,11 +106,18 @@ class FeatureState:
         oldest = (self.head + 1) % WINDOW_DAYS
         sold = np.nan_to_num(units)
         for w, total in self._sums.items():
-            total += sold - np.nan_to_num(self._row(self.units, w - 1))
+            total += sold - self._row(self._sold, w - 1)
+        last = self._row(self._sold, MONTH - 1)
+        self._squares += sold.astype(np.float64) ** 2 - last.astype(np.float64) ** 2
+        self._zeros += (sold == 0).astype(np.int64) - (last == 0)
+        four, eight = self._same[(self.last + timedelta(days=1)).weekday()]
+        four += sold - self._row(self._sold, 4 * 7 - 1)
+        eight += sold - self._row(self._sold, 8 * 7 - 1)
+        self._weeks[oldest] = self._row(self._weeks, 0) + sold - self._row(self._sold, 6)
         gone = self._row(self.price, YEAR - 1)
         self._price_sum += np.nan_to_num(price) - np.nan_to_num(gone)
         self._price_days += np.isfinite(price).astype(np.int64) - np.isfinite(gone)
-        self.units[oldest], self.price[oldest] = units, price
+        self.units[oldest], self._sold[oldest], self.price[oldest] = units, sold, price
         self.head, self.last = oldest, self.last + timedelta(days=1)
         self._idle = np.where(sold > 0, 0, np.minimum(self._idle + 1, IDLE_CAP))
         grown = np.where(self._age > 0, self._age + 1, np.isfinite(price).astype(np.int64))
@@ -111,17 +132,17 @@ class FeatureState:
     def features(self) -> pl.DataFrame:
         """`feature_sales` rows of the origin `last`: what `origin_features.build` gives for it."""
         mean = {w: total / w for w, total in self._sums.items()}
-        month = np.nan_to_num(self.units[self._rows(28)])
+        variance = self._squares / MONTH - mean[MONTH] ** 2
         price = self._row(self.price, 0)
         columns: dict[str, np.ndarray] = {f"mean_{w}": mean[w] for w in MEANS}
         with np.errstate(invalid="ignore", divide="ignore"):
             price_mean = self._price_sum / self._price_days
             columns |= {
-                "units_1": np.nan_to_num(self._row(self.units, 0)),
+                "units_1": self._row(self._sold, 0),
                 "mean_365": self._own_year(),
-                "zeros_28": (month == 0).mean(axis=0),
-                "std_28": month.std(axis=0),
-                "max_28": month.max(axis=0),
+                "zeros_28": self._zeros / MONTH,
+                "std_28": np.sqrt(np.maximum(variance, 0)),
+                "max_28": self._sold[self._rows(MONTH)].max(axis=0),
                 "idle_days": self._idle,
                 "age_days": self._age,
                 "price": price,
@@ -172,10 +193,12 @@ class FeatureState:
         row: Floats = ring[(self.head - back) % WINDOW_DAYS]
         return row
 
-    def _mean(self, back: int, days: int) -> np.ndarray:
-        """Mean units of the `days` days that end `back` days before `last`."""
-        rows = np.nan_to_num(self.units[self._rows(days, back)])
-        mean: np.ndarray = rows.sum(axis=0, dtype=np.float64) / days
+    def _mean(self, back: int, weeks: int = 1) -> np.ndarray:
+        """Mean units of the whole weeks that end `back` days before `last`."""
+        total = self._row(self._weeks, back)
+        for k in range(1, weeks):
+            total = total + self._row(self._weeks, back + 7 * k)
+        mean: np.ndarray = total / np.float32(7 * weeks)
         return mean
 
     def _own_year(self) -> np.ndarray:
@@ -184,28 +207,26 @@ class FeatureState:
         young = np.flatnonzero(self._age < YEAR)
         if len(young):
             age = np.maximum(self._age[young], 1)
-            sold = np.nan_to_num(self.units[self._rows(YEAR)][:, young])
+            sold = self._sold[self._rows(YEAR)][:, young]
             year[young] = np.where(np.arange(YEAR)[:, None] < age, sold, 0).sum(axis=0)
         mean: np.ndarray = year / np.clip(self._age, 1, YEAR)
         return mean
 
     def _weekdays(self) -> dict[str, np.ndarray]:
         found = {}
-        for back in range(7):
-            weekday = (self.last - timedelta(days=back)).weekday()
-            rows = np.nan_to_num(self.units[(self.head - back - 7 * np.arange(8)) % WINDOW_DAYS])
-            found[f"weekday_4_{weekday}"] = rows[:4].mean(axis=0)
-            found[f"weekday_8_{weekday}"] = rows.mean(axis=0)
+        for weekday, (four, eight) in self._same.items():
+            found[f"weekday_4_{weekday}"] = four / 4
+            found[f"weekday_8_{weekday}"] = eight / 8
         return found
 
     def _year_ago(self) -> dict[str, np.ndarray]:
         weeks = range(1, YEAR_AGO_WEEKS + 1)
-        found = {f"year_ago_{k}": self._mean(SEASON - 7 * k, 7) for k in weeks}
-        return {**found, "year_ago_28": self._mean(SEASON, 28)}
+        found = {f"year_ago_{k}": self._mean(SEASON - 7 * k) for k in weeks}
+        return {**found, "year_ago_28": self._mean(SEASON, 4)}
 
     def _group(self) -> dict[str, np.ndarray]:
         now, before, year_ago = (
-            np.bincount(self.department, self._mean(back, 28))[self.department]
+            np.bincount(self.department, self._mean(back, 4))[self.department]
             for back in (0, 28, SEASON - 28)
         )
         return {

@@ -83,7 +83,8 @@ def prediction_explanations(
             for (store_id,), own in members.partition_by("store_id", as_dict=True).items():
                 store = (str(store_id),)
                 ahead = Cells(cutoff + timedelta(days=1), cutoff + timedelta(days=horizon), store)
-                prices = daily_prices(raw_prices.frame(ahead), ahead.first, ahead.last)
+                planned = Cells(ahead.first.replace(day=1), ahead.last, store)
+                prices = daily_prices(raw_prices.frame(planned), ahead.first, ahead.last)
                 features = feature_sales.frame(Cells(cutoff, cutoff, store))
                 rows = explain.explain(model, features, prices, own, raw_calendar, cutoff, horizon)
                 found.append(

@@ -88,11 +88,12 @@ def eval_tuning(
     members = members.filter(pl.col("store_id").is_in(taken)).select(gbm.LEVELS)
     past = past_of(cleaned_sales, feature_sales, raw_calendar, span.frequency.step)
     horizon = span.days(settings.horizon)
-    windows = backtest.origins(as_of, horizon, 3)
+    # What won the search is judged where it was not searched.
+    searched, *windows = backtest.origins(as_of, horizon, 4)
     if members.is_empty():
         context.log.info(f"{config.group} has no members: nothing to tune")
         return TABLES["eval_tuning"].schema.to_frame()
-    by = {day: _scales(cleaned_sales, members, span.first, day) for day in windows}
+    by = {day: _scales(cleaned_sales, members, span.first, day) for day in (searched, *windows)}
     spec = gbm.GbmSpec.of_size(group.features, members.height)
     spec = replace(spec, per_origin=min(spec.per_origin, 2), **champions(settings, config.group))
     rate = float(meter.card.on(datetime.now(UTC).date(), meter.environment).of("vcpu_s"))
@@ -104,7 +105,7 @@ def eval_tuning(
 
     today = {name: asdict(spec)[name] for name in SPACE}
     found = search(
-        lambda changed: tried(changed, windows[0]),
+        lambda changed: tried(changed, searched),
         today,
         SPACE,
         budget_cpu_s=config.budget_cpu_s,

@@ -95,6 +95,8 @@ class Cycle:
         yield Stage("every level", ("prediction_reconciled",), day, day)
         # Apart from serving: what goes wrong in watching leaves forecasts alone.
         yield Stage("score", ("eval_accuracy",), day, day, optional=True)
+        watched = ("monitor_drift", "monitor_accuracy")
+        yield Stage("watch drift and accuracy", watched, day, day, optional=True)
 
     def explaining(self) -> Iterator[Stage]:
         """Why the forecasts of the cutoff changed, where it is worth knowing."""

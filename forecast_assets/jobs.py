@@ -46,6 +46,10 @@ capacity_job = dg.define_asset_job(
 # Watching is a job of its own: what goes wrong in it leaves serving and training alone.
 scoring_job = dg.define_asset_job("scoring_job", dg.AssetSelection.assets("eval_accuracy"))
 
+monitoring_job = dg.define_asset_job(
+    "monitoring_job", dg.AssetSelection.assets("monitor_drift", "monitor_accuracy")
+)
+
 
 # Every night; of weekly data the night after a week has ended.
 _NIGHTS = f"* * {(FREQUENCY.anchor + 1) % 7}" if FREQUENCY.weekly else "* * *"
@@ -92,6 +96,7 @@ ALL: Sequence[Job] = [
     prediction_job,
     publishing_job,
     scoring_job,
+    monitoring_job,
     capacity_job,
 ]
 
@@ -119,6 +124,16 @@ def weekly_training(
     return [dg.RunRequest(run_key=f"{name}-{span.as_of}", partition_key=name) for name in groups]
 
 
+@dg.schedule(
+    job=monitoring_job,
+    cron_schedule=f"0 6 {_NIGHTS}",
+    default_status=dg.DefaultScheduleStatus.RUNNING,  # monitoring is not something to opt into
+)
+def nightly_monitoring(span: dg.ResourceParam[DataSpan]) -> dg.RunRequest:
+    """Drift and accuracy as of the last known day."""
+    return dg.RunRequest(run_key=None, partition_key=span.as_of.isoformat())
+
+
 SCHEDULES: Sequence[dg.ScheduleDefinition] = [
     _each_store_today("nightly_landing", landing_job, f"0 1 {_NIGHTS}", by_month=True),
     _each_store_today("nightly_features", features_job, f"30 1 {_NIGHTS}", by_month=True),
@@ -126,5 +141,6 @@ SCHEDULES: Sequence[dg.ScheduleDefinition] = [
         "nightly_prediction", prediction_job, f"0 3 {_NIGHTS}", by_month=False, covers=True
     ),
     weekly_training,
+    nightly_monitoring,
     dg.ScheduleDefinition(name="weekly_capacity", job=capacity_job, cron_schedule="0 8 * * 1"),
 ]

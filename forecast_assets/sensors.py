@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from forecast_assets import sensors_admission, sensors_ledger, sensors_storage
+from forecast_assets import (
+    sensors_admission,
+    sensors_drift,
+    sensors_ledger,
+    sensors_storage,
+)
 from forecast_assets.partitions import STORES
 from resources.sources import Source
 
@@ -29,4 +34,5 @@ ALL: Sequence[dg.SensorDefinition] = [
     *sensors_ledger.ALL,
     *sensors_admission.SENSORS,
     *sensors_storage.ALL,
+    *sensors_drift.ALL,
 ]

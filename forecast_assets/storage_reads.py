@@ -41,6 +41,16 @@ DECLARED: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"table": "prediction_daily", "to_age": 29, "every_days": NIGHT},
         {"table": "cleaned_sales", "to_age": 29, "every_days": NIGHT},
     ),
+    "monitor_drift": (
+        {"table": "cleaned_sales", "to_age": 63, "every_days": NIGHT},
+        {"table": "feature_sales", "to_age": 63, "every_days": NIGHT},
+        {"table": "prediction_daily", "to_age": 35, "every_days": NIGHT},
+    ),
+    "monitor_accuracy": (
+        {"table": "cleaned_sales", "to_age": 28, "every_days": NIGHT},
+        {"table": "prediction_daily", "to_age": 57, "every_days": NIGHT},
+        {"table": "prediction_floor", "to_age": 57, "every_days": NIGHT},
+    ),
 }
 
 

@@ -346,6 +346,50 @@ _ALL = (
         date_column="as_of",
         sort=("group", "lever", "level"),
     ),
+    Table(
+        "monitor_drift",
+        {
+            "cutoff": pl.Date,
+            "segment_group": pl.String,
+            "column": pl.String,
+            "role": pl.String,
+            "method": pl.String,
+            "score": pl.Float64,  # null where it could not be compared; `reason` says why
+            "threshold": pl.Float64,
+            "drifted": pl.Boolean,
+            "trained_to": pl.Date,
+            "reference_rows": pl.Int64,
+            "current_rows": pl.Int64,
+            "reason": pl.String,
+        },
+        key=("cutoff", "segment_group", "column"),
+        cut="cutoff",
+        date_column="cutoff",
+        sort=("segment_group", "column"),
+    ),
+    Table(
+        "monitor_accuracy",
+        {
+            "cutoff": pl.Date,  # the day up to which actuals have arrived
+            "segment_group": pl.String,
+            "store_id": pl.String,
+            "forecaster": pl.String,
+            "horizon": pl.String,
+            "series": pl.Int64,
+            "days": pl.Int64,
+            "units": pl.Float64,
+            "wape": pl.Float64,
+            "bias": pl.Float64,
+            "coverage80": pl.Float64,
+            "scaled_pinball": pl.Float64,
+            "floor_wape": pl.Float64,
+            "fva_wape": pl.Float64,
+        },
+        key=("cutoff", "segment_group", "store_id", "forecaster", "horizon"),
+        cut="cutoff",
+        date_column="cutoff",
+        sort=("segment_group", "store_id", "forecaster", "horizon"),
+    ),
 )
 
 TABLES: Mapping[str, Table] = {table.name: table for table in _ALL}

@@ -19,7 +19,6 @@ from forecast_core.capacity.calendar import DAY, midnight
 from forecast_core.capacity.fit import QUANTITIES, Rate, Rates
 from forecast_core.capacity.plan import MIX, Plan, Work
 from forecast_core.capacity.stress import CALM, Extra, Stress
-from forecast_core.estimate import OVERHEAD
 
 MEMORY_MARGIN = 1.2  # as live quotes have it (`resources.measured_quotes`)
 POOL = 1024
@@ -180,10 +179,7 @@ class Arrivals:
         truths, quotes, tail, notes = {}, [], {}, []
         error = self.errors.get(name.partition("+")[0], 1.0)
         for rung in work.rungs:
-            rates = [
-                self.rates.of(stage, rung if stage != OVERHEAD else "", self.plan.defaults)
-                for stage in (*work.stages, OVERHEAD)
-            ]
+            rates = [self.rates.of(stage, rung, self.plan.defaults) for stage in work.stages]
             notes += [f"{rate.stage}: {rate.note}" for rate in rates if rate.note]
             truth = self._truth(name, work, rung, rates, series, stress)
             truths[rung] = truth

@@ -21,7 +21,6 @@ import numpy.typing as npt
 import polars as pl
 
 from forecast_core.capacity.plan import Default
-from forecast_core.estimate import OVERHEAD
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,8 +92,6 @@ class Rates:
         found = self.by_stage.get((stage, rung)) or self.by_stage.get((stage, ""))
         if found is not None:
             return found
-        if stage == OVERHEAD:
-            return _NOTHING
         for name in (f"{stage}:{rung}", f"{stage}", f"*:{rung}", "default"):
             if name in defaults:
                 return stated(stage, rung, defaults[name], name)
@@ -130,11 +127,6 @@ def _lognormal(spread: float) -> tuple[tuple[float, float], ...]:
     return tuple((value / mean, value / mean) for value in values)
 
 
-_NOTHING = Rate(
-    OVERHEAD, "", {q: Line(0.0, 0.0) for q in QUANTITIES}, 0.0, 1.0, True, ((1.0, 1.0),), 0
-)
-
-
 def fit(steps: pl.DataFrame, series: int | Mapping[str, int]) -> Rates:
     """Rates from `cost_steps`.
 
@@ -165,17 +157,21 @@ def fit(steps: pl.DataFrame, series: int | Mapping[str, int]) -> Rates:
 
 
 def _runs(steps: pl.DataFrame, series: int | Mapping[str, int]) -> pl.DataFrame:
-    """One row a run, stage and rung: day, at, failed, rows, series, peak and QUANTITIES."""
+    """One row a run, stage and rung: day, at, failed, rows, series, peak and QUANTITIES.
+
+    What a run's process did between its steps goes to them, by what they took.
+    """
     measured = steps.filter(~pl.col("x_estimated") & pl.col("x_run_id").is_not_null())
     overhead = pl.col("x_cost_class") == "overhead"
-    stage = pl.coalesce("x_asset", "x_step_key")
-    measured = measured.with_columns(
-        stage=pl.when(overhead).then(pl.lit(OVERHEAD)).otherwise(stage),
-        rung=pl.col("x_forecaster").fill_null("").cast(pl.String),
-        failed=pl.col("x_status").is_in(["failure", "retry", "killed"]),
-    )
     runs = (
-        measured.group_by("x_run_id", "stage", "rung", "x_attempt", "failed")
+        measured.filter(~overhead)
+        .with_columns(
+            stage=pl.coalesce("x_asset", "x_step_key"),
+            rung=pl.col("x_forecaster").fill_null("").cast(pl.String),
+            failed=pl.col("x_status").is_in(["failure", "retry", "killed"]),
+        )
+        .filter(pl.col("stage").is_not_null())
+        .group_by("x_run_id", "stage", "rung", "x_attempt", "failed")
         .agg(
             pl.col("date").min().alias("day"),
             pl.col("ChargePeriodStart").min().alias("at"),
@@ -184,7 +180,16 @@ def _runs(steps: pl.DataFrame, series: int | Mapping[str, int]) -> pl.DataFrame:
             *(pl.col(name).cast(pl.Float64).sum() for name in QUANTITIES),
             *([pl.col("x_series").max().cast(pl.Float64)] if "x_series" in steps.columns else []),
         )
-        .sort("at", "stage")
+    )
+    between = (
+        measured.filter(overhead)
+        .group_by("x_run_id")
+        .agg(pl.col(name).cast(pl.Float64).sum().alias(f"between_{name}") for name in QUANTITIES)
+    )
+    took = pl.col("wall_s") + _TINY
+    shared = runs.join(between, on="x_run_id", how="left").with_columns(
+        pl.col(name) + pl.col(f"between_{name}").fill_null(0.0) * took / took.sum().over("x_run_id")
+        for name in QUANTITIES
     )
     if isinstance(series, Mapping):
         given = pl.col("x_run_id").replace_strict(dict(series), default=None).cast(pl.Float64)
@@ -193,7 +198,8 @@ def _runs(steps: pl.DataFrame, series: int | Mapping[str, int]) -> pl.DataFrame:
     else:
         given = pl.lit(float(series))
     known = pl.col("x_series") if "x_series" in runs.columns else pl.lit(None, pl.Float64)
-    return runs.with_columns(series=pl.when(known > 0).then(known).otherwise(given))
+    told = shared.with_columns(series=pl.when(known > 0).then(known).otherwise(given))
+    return told.select(pl.exclude([f"between_{name}" for name in QUANTITIES])).sort("at", "stage")
 
 
 def _rate(stage: str, rung: str, good: pl.DataFrame, failed: int) -> tuple[Rate, pl.DataFrame]:

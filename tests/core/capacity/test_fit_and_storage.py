@@ -80,6 +80,20 @@ def test_failures_are_counted_and_an_empty_ledger_gives_nothing() -> None:
     assert fit(steps.clear(), 100).by_stage == {}
 
 
+def test_what_a_process_does_between_steps_goes_to_its_run_s_stages() -> None:
+    steps = ledger(60, noise=0.0)
+    between = steps.filter(pl.col("x_asset") == "features").with_columns(
+        x_asset=pl.lit(None, pl.String), x_step_key=pl.lit(None, pl.String),
+        x_cost_class=pl.lit("overhead"), money=pl.lit(7.0), rows=pl.lit(0),
+    )  # fmt: skip
+    bare, whole = fit(steps, 100), fit(pl.concat([steps, between]), 100)
+    more = whole.by_stage["features", ""].of("money", 100) - bare.by_stage["features", ""].of(
+        "money", 100
+    )
+    assert more == pytest.approx(7.0, rel=0.02)
+    assert whole.by_stage["scores", ""].of("money", 100) == pytest.approx(5.0, rel=0.02)
+
+
 def _arrivals(history: int) -> Arrivals:
     mapping = yaml.safe_load((POLICIES / "capacity.yaml").read_text())
     mapping["base"] |= {"series": 100, "history_days": history}

@@ -84,7 +84,7 @@ def test_what_a_process_does_between_steps_goes_to_its_run_s_stages() -> None:
     steps = ledger(60, noise=0.0)
     between = steps.filter(pl.col("x_asset") == "features").with_columns(
         x_asset=pl.lit(None, pl.String), x_step_key=pl.lit(None, pl.String),
-        x_cost_class=pl.lit("overhead"), money=pl.lit(7.0), rows=pl.lit(0),
+        x_cost_class=pl.lit("overhead"), money=pl.lit(7.0), rows=pl.lit(0, pl.Int64),
     )  # fmt: skip
     bare, whole = fit(steps, 100), fit(pl.concat([steps, between]), 100)
     more = whole.by_stage["features", ""].of("money", 100) - bare.by_stage["features", ""].of(

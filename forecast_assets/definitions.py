@@ -8,7 +8,14 @@ from typing import Any
 
 import dagster as dg
 
-from forecast_assets import checks, checks_capacity, jobs, jobs_storage, sensors
+from forecast_assets import (
+    checks,
+    checks_capacity,
+    checks_incidents,
+    jobs,
+    jobs_storage,
+    sensors,
+)
 from forecast_assets.assets.marts import dbt_program
 from forecast_assets.layers import layer_assets
 from forecast_assets.storage_reads import GraphFacts
@@ -25,7 +32,12 @@ def build_defs(
     graph = GraphFacts.of(assets)
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*checks.ALL, *checks_capacity.ALL, *jobs_storage.CHECKS],
+        asset_checks=[
+            *checks.ALL,
+            *checks_capacity.ALL,
+            *checks_incidents.ALL,
+            *jobs_storage.CHECKS,
+        ],
         jobs=[*jobs.ALL, *jobs_storage.JOBS],
         schedules=[*jobs.SCHEDULES, *jobs_storage.SCHEDULES],
         sensors=sensors.ALL,

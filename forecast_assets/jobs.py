@@ -50,6 +50,12 @@ monitoring_job = dg.define_asset_job(
     "monitoring_job", dg.AssetSelection.assets("monitor_drift", "monitor_accuracy")
 )
 
+incidents_job = dg.define_asset_job(
+    "incidents_job",
+    dg.AssetSelection.assets("cost_incidents"),
+    description="Watch the ledger; open what rose without a reason.",
+)
+
 
 # Every night; of weekly data the night after a week has ended.
 _NIGHTS = f"* * {(FREQUENCY.anchor + 1) % 7}" if FREQUENCY.weekly else "* * *"
@@ -97,6 +103,7 @@ ALL: Sequence[Job] = [
     publishing_job,
     scoring_job,
     monitoring_job,
+    incidents_job,
     capacity_job,
 ]
 
@@ -142,5 +149,11 @@ SCHEDULES: Sequence[dg.ScheduleDefinition] = [
     ),
     weekly_training,
     nightly_monitoring,
+    dg.ScheduleDefinition(
+        name="daily_incidents",
+        job=incidents_job,
+        cron_schedule="0 7 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    ),
     dg.ScheduleDefinition(name="weekly_capacity", job=capacity_job, cron_schedule="0 8 * * 1"),
 ]

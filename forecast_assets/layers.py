@@ -21,6 +21,7 @@ from forecast_assets.assets import (
     explanations,
     features,
     forecasters,
+    incidents,
     ledger,
     marts,
     monitoring,
@@ -69,7 +70,9 @@ LAYERS: Mapping[str, Layer] = {
         fresh_within=1.5 * DAY,
         automation=dg.AutomationCondition.eager(),
     ),
-    "cost": Layer((ledger, marts), "team:platform", "monitoring", fresh_within=1.5 * DAY),
+    "cost": Layer(
+        (ledger, marts, incidents), "team:platform", "monitoring", fresh_within=1.5 * DAY
+    ),
     "capacity": Layer((capacity,), "team:platform", "monitoring", fresh_within=8 * DAY),
     "storage": Layer((storage,), "team:platform", "storage"),
     "evaluation": Layer(

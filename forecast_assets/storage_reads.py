@@ -67,6 +67,7 @@ class GraphFacts:
 
     readers: tuple[Reader, ...] = ()
     pipelines: Mapping[str, str] = field(default_factory=dict)
+    upstream: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, assets: Iterable[dg.AssetsDefinition]) -> "GraphFacts":
@@ -74,7 +75,11 @@ class GraphFacts:
         specs = [spec for asset in assets for spec in asset.specs]
         named = [(spec.key.path[-1], spec.metadata) for spec in specs]
         pipelines = {name: str(found.get("cost/pipeline", "platform")) for name, found in named}
-        return cls(tuple(readers(named)), pipelines)
+        upstream = {
+            spec.key.path[-1]: tuple(sorted(dep.asset_key.path[-1] for dep in spec.deps))
+            for spec in specs
+        }
+        return cls(tuple(readers(named)), pipelines, upstream)
 
 
 def readers(metadata: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Reader]:

@@ -4,7 +4,6 @@ Belongs here: arguments, tables and messages. Does not: the choice (`forecast_co
 life of a decision (`forecast_core.lever_decisions`) or storage (`resources.decision_store`).
 """
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from forecast_core.lever_decisions import (
-    Action,
-    Decision,
-    Event,
-    Refusal,
-    in_force,
-    policy_version,
-    preapproved,
-    proposal,
-    trust,
-)
+from forecast_core.lever_decisions import Action, Decision, Event, Refusal, trust
 from resources import PROJECT_ROOT, Settings
 
 app = typer.Typer(help="Levers that trade accuracy for cost.", no_args_is_help=True)
@@ -43,33 +32,27 @@ def propose(
     as_json: AsJson = False,
 ) -> None:
     """Open a proposal with the best set of levers; pre-approved ones apply themselves."""
-    from forecast_core import levers
     from resources.cost_policy import read_cost_policy
+    from resources.lever_proposals import propose as propose_levers
 
     frame = _backtests(backtests)
     store, policy = _store(), read_cost_policy(_policy_path())
     today = frame.filter(frame["level"] == 0).group_by("group").agg(cost=_mean("cost"))
     try:
-        options = levers.trusted(levers.measure(frame), trust(store.all()))
+        decision = propose_levers(
+            store, policy, frame, _wanted(save, float(today["cost"].sum())), reason, _now()
+        )
     except ValueError as error:
         _fail(str(error))
-    plan = levers.best(options, _wanted(save, float(today["cost"].sum())))
-    if isinstance(plan, levers.Unreachable):
-        _fail(plan.reason)
-    if not plan.taken:
-        _fail("nothing to save: no lever is needed")
-    now = datetime.now(UTC)
-    details = proposal(plan, reason)
-    text = f"{now.isoformat()}{json.dumps(details, sort_keys=True)}"
-    key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    decision = _append(key, "proposed", details, quiet=True)
-    if preapproved(plan.taken, policy.preapproved):
-        decision = _append(key, "approved", {"by": "policy"}, quiet=True)
-        decision = _apply(key, "policy", quiet=True)
+    if isinstance(decision, Refusal):
+        _fail(decision.reason)
+    details = dict(decision.history[0].details)
     if as_json:
-        typer.echo(json.dumps({"decision": key, "state": decision.state, **details}))
+        typer.echo(
+            json.dumps({"decision": decision.decision_id, "state": decision.state, **details})
+        )
         return
-    _print(decision, plan.shadow_price)
+    _print(decision, float(details["shadow_price"]))
 
 
 @app.command("list")
@@ -100,7 +83,11 @@ def reject(decision_id: str, by: By, reason: Annotated[str, typer.Option(help="w
 @app.command()
 def apply(decision_id: str, by: By) -> None:
     """Put an approved decision in force; the policy's effective version changes."""
-    _apply(decision_id, by)
+    from resources.cost_policy import read_cost_policy
+    from resources.lever_proposals import put_in_force
+
+    policy = read_cost_policy(_policy_path())
+    _told(decision_id, "applied", put_in_force(_store(), policy, decision_id, by, _now()))
 
 
 @app.command()
@@ -124,33 +111,27 @@ def revert(decision_id: str, by: By, reason: Annotated[str, typer.Option(help="w
     typer.echo(f"policy version {_version()}")
 
 
-def _apply(decision_id: str, by: str, *, quiet: bool = False) -> Decision:
-    decision = _store().get(decision_id)
-    if decision is None:
-        _fail(f"there is no decision {decision_id}; `forecast levers list` shows them")
-    details = {"by": by, "policy_version": _version(extra=decision)}
-    return _append(decision_id, "applied", details, quiet=quiet)
-
-
-def _version(extra: Decision | None = None) -> str:
-    """Effective version of the policy under the levers in force (and those of `extra`)."""
+def _version() -> str:
+    """Effective version of the policy under the levers in force."""
     from resources.cost_policy import read_cost_policy
+    from resources.lever_proposals import effective_version
 
-    overrides = in_force(_store().all())
-    for o in extra.options if extra else ():
-        overrides[str(o["group"])] = {"lever": o["lever"], "level": o["level"]}
-    return policy_version(read_cost_policy(_policy_path()).text, overrides)
+    return effective_version(_store(), read_cost_policy(_policy_path()))
 
 
-def _append(key: str, action: Action, details: dict[str, Any], *, quiet: bool = False) -> Decision:
-    result = _store().append(Event(key, datetime.now(UTC), action, details))
+def _append(key: str, action: Action, details: dict[str, Any]) -> None:
+    _told(key, action, _store().append(Event(key, _now(), action, details)))
+
+
+def _told(key: str, action: Action, result: Decision | Refusal) -> None:
     if isinstance(result, Refusal):
         _fail(result.reason)
-    assert isinstance(result, Decision)
-    if not quiet:
-        version = f", policy version {result.policy_version}" if action == "applied" else ""
-        typer.echo(f"{key} is {result.state}{version}")
-    return result
+    version = f", policy version {result.policy_version}" if action == "applied" else ""
+    typer.echo(f"{key} is {result.state}{version}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _print(decision: Decision, shadow_price: float) -> None:

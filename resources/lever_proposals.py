@@ -1,0 +1,109 @@
+"""Proposals of levers: opened by hand or by themselves, applied where the policy says so.
+
+Belongs here: measuring, choosing and logging one proposal, and when one opens by itself. Does not:
+the choice (`forecast_core.levers`), a decision's states (`forecast_core.lever_decisions`), or
+watching costs (`resources.cost_watch`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from forecast_core import levers
+from forecast_core.lever_decisions import (
+    Action,
+    Decision,
+    Event,
+    Refusal,
+    in_force,
+    policy_version,
+    preapproved,
+    proposal,
+    trust,
+)
+from forecast_core.spend_forecast import Spend, forecast
+from resources.cost_policy import CostPolicy
+from resources.decision_store import DecisionStore
+
+
+def propose(
+    store: DecisionStore,
+    policy: CostPolicy,
+    backtests: pl.DataFrame,
+    saving: float,
+    reason: str,
+    now: datetime,
+) -> Decision | Refusal:
+    """Open a proposal of the best set of levers that saves `saving`; pre-approved ones apply.
+
+    Args:
+        backtests: `levers.BACKTEST_COLUMNS`, money per period.
+
+    Raises:
+        ValueError: backtests that cannot be used, in `levers.measure`'s words.
+    """
+    options = levers.trusted(levers.measure(backtests), trust(store.all()))
+    plan = levers.best(options, saving)
+    if isinstance(plan, levers.Unreachable):
+        return Refusal(plan.reason)
+    if not plan.taken:
+        return Refusal("nothing to save: no lever is needed")
+    details = proposal(plan, reason)
+    text = f"{now.isoformat()}{json.dumps(details, sort_keys=True)}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    found = store.append(Event(key, now, "proposed", details))
+    if isinstance(found, Decision) and preapproved(plan.taken, policy.preapproved):
+        found = store.append(Event(key, now, "approved", {"by": "policy"}))
+        return put_in_force(store, policy, key, "policy", now)
+    return found
+
+
+def put_in_force(
+    store: DecisionStore, policy: CostPolicy, decision_id: str, by: str, now: datetime
+) -> Decision | Refusal:
+    """Apply an approved decision; the policy's effective version comes to include it."""
+    decision = store.get(decision_id)
+    if decision is None:
+        return Refusal(f"there is no decision {decision_id}; `forecast levers list` shows them")
+    details = {"by": by, "policy_version": effective_version(store, policy, decision.options)}
+    applied: Action = "applied"
+    return store.append(Event(decision_id, now, applied, details))
+
+
+def effective_version(
+    store: DecisionStore, policy: CostPolicy, extra: Iterable[Mapping[str, Any]] = ()
+) -> str:
+    """Version of the policy under the levers in force, and of those of `extra`."""
+    overrides = in_force(store.all())
+    for option in extra:
+        overrides[str(option["group"])] = {"lever": option["lever"], "level": option["level"]}
+    return policy_version(policy.text, overrides)
+
+
+def waiting(decisions: Iterable[Decision]) -> list[str]:
+    """Decisions that nobody has settled: a second proposal beside them would save twice."""
+    return [d.decision_id for d in decisions if d.state in ("proposed", "approved")]
+
+
+def answered(decisions: Iterable[Decision], incident_id: str) -> bool:
+    """Whether a proposal was already opened for the incident, whatever came of it."""
+    return any(incident_id in d.reason for d in decisions)
+
+
+def period_end(totals: Mapping[tuple[Any, ...], Any], today: date, last: date) -> Spend:
+    """What the month will have cost by `last`.
+
+    `totals`: (pipeline or None, day) -> money, as `Ledger.totals` gives them.
+    """
+    daily = pl.DataFrame(
+        [(pipeline or "unattributed", day, float(v)) for (pipeline, day), v in totals.items()],
+        schema={"pipeline": pl.String, "day": pl.Date, "cost": pl.Float64},
+        orient="row",
+    )
+    return forecast(daily, today, today.replace(day=1), last)

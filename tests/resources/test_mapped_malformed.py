@@ -52,8 +52,8 @@ def conserved(folder: Path, data: bytes, name: str = "sales.csv") -> None:
 
 
 CELLS = st.sampled_from(
-    ["", "NA", "-1", "1e999", "inf", "nan", "x", "2024-01-01", "01/02/2024", '"a', 'a"', '"a,b"', ",",
-     "\u00e9", "1,5", "0x1", "9" * 400, " ", "NULL", "2055-01-01", "'", ";"]
+    ["", "NA", "-1", "1e999", "inf", "nan", "x", "2024-01-01", "01/02/2024", '"a', 'a"', '"a,b"',
+     ",", "\u00e9", "1,5", "0x1", "9" * 400, " ", "NULL", "2055-01-01", "'", ";"]
 )  # fmt: skip
 DAMAGE = st.lists(st.tuples(st.integers(0, 160), st.integers(0, 4), CELLS), max_size=6)
 

@@ -127,7 +127,7 @@ class Cycle:
         """The ledger's history into the lake, and the marts over it."""
         yield Stage("charge storage", ("cost_storage",), today(), today(), optional=True)
         yield Stage("keep the books", ("cost_ledger", "cost_steps"), optional=True)
-        yield Stage("watch the costs", ("cost_incidents",), optional=True)
+        yield Stage("watch the costs", ("cost_incidents", "cost_levers"), optional=True)
         from forecast_assets.assets.marts import mart_names
 
         yield Stage("cost marts", mart_names(), optional=True)

@@ -52,8 +52,8 @@ monitoring_job = dg.define_asset_job(
 
 incidents_job = dg.define_asset_job(
     "incidents_job",
-    dg.AssetSelection.assets("cost_incidents"),
-    description="Watch the ledger; open what rose without a reason.",
+    dg.AssetSelection.assets("cost_incidents", "cost_levers"),
+    description="Watch the ledger; open what rose without a reason, and propose an answer.",
 )
 
 

@@ -23,6 +23,7 @@ from forecast_assets.assets import (
     forecasters,
     incidents,
     ledger,
+    levers,
     marts,
     monitoring,
     predictions,
@@ -71,7 +72,7 @@ LAYERS: Mapping[str, Layer] = {
         automation=dg.AutomationCondition.eager(),
     ),
     "cost": Layer(
-        (ledger, marts, incidents), "team:platform", "monitoring", fresh_within=1.5 * DAY
+        (ledger, marts, incidents, levers), "team:platform", "monitoring", fresh_within=1.5 * DAY
     ),
     "capacity": Layer((capacity,), "team:platform", "monitoring", fresh_within=8 * DAY),
     "storage": Layer((storage,), "team:platform", "storage"),

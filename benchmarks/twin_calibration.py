@@ -49,6 +49,8 @@ def the_work(ledger: Ledger) -> dict[str, dict[str, Any]]:
             "at": f"{1 + number:02d}:00",
             "covers": "prediction_floor" in assets,
         }
+        if "feature_sales" in assets:  # a night writes its month so far
+            work[title] |= {"rows_each": 1.0, "in_month": True}
     return work
 
 
@@ -64,9 +66,11 @@ def the_plan(ledger: Ledger, first: date, history_days: int) -> Plan:
 
 
 def _rhythm(ledger: Ledger) -> pl.DataFrame:
-    """The settlements of the daily work alone: landing and training come by themselves."""
+    """The settlements of the daily work alone, from the second day on: the first is a cold start
+    beside landing and training, which a plan counts by themselves."""
     runs = [run for run, title in ledger.runs.items() if title in ledger.daily]
-    return ledger.steps.filter(pl.col("x_run_id").is_in(runs))
+    later = pl.col("date") > min(ledger.stored)
+    return ledger.steps.filter(pl.col("x_run_id").is_in(runs) & later)
 
 
 def _actual(ledger: Ledger, steps: pl.DataFrame, first: date) -> dict[str, float]:

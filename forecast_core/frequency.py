@@ -117,27 +117,21 @@ class Frequency:
         """Periods from `first` to `last`, both included."""
         return (self.start(last) - self.start(first)).days // self.step + 1
 
-    def compact_day(self, day: date) -> date:
+    def numbered_day(self, day: date) -> date:
         """The period's number since the epoch, written as a date; a day is itself."""
         if not self.weekly:
             return day
         return _EPOCH + timedelta(days=(self.start(day) - self._zero).days // 7)
 
-    def spread_day(self, day: date) -> date:
-        """The inverse of `compact_day`."""
-        if not self.weekly:
-            return day
-        return self._zero + timedelta(days=7 * (day - _EPOCH).days)
-
-    def compact(self, frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
-        """The frame with those date columns compacted."""
+    def numbered(self, frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+        """The frame with those date columns as numbered periods."""
         if not self.weekly:
             return frame
         since = pl.col(*columns).cast(pl.Int32) - (self._zero - _EPOCH).days
         return frame.with_columns(since.floordiv(7).cast(pl.Date))
 
-    def spread(self, frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
-        """The inverse of `compact`."""
+    def dated(self, frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+        """The inverse of `numbered`."""
         if not self.weekly:
             return frame
         days = pl.col(*columns).cast(pl.Int32) * 7 + (self._zero - _EPOCH).days

@@ -57,8 +57,8 @@ def prediction_reconciled(
 ) -> pl.DataFrame:
     """Coherent forecasts of all twelve levels: each node is the sum of the item-stores below."""
     hierarchy = _hierarchy(demand_segments.latest(_day(context)))
-    rows = bottom_up(span.frequency.compact(prediction_daily, "cutoff", "ds"), hierarchy)
-    return span.frequency.spread(rows, "cutoff", "ds")
+    rows = bottom_up(span.frequency.numbered(prediction_daily, "cutoff", "ds"), hierarchy)
+    return span.frequency.dated(rows, "cutoff", "ds")
 
 
 @dg.asset(
@@ -93,18 +93,18 @@ def eval_accuracy(
     hierarchy = _hierarchy(demand_segments.latest(cutoff))
     often = span.frequency
     history = cleaned_sales.by_store(Cells(span.first, cutoff), SOLD).map(
-        lambda sold: often.compact(sold, "date")
+        lambda sold: often.numbered(sold, "date")
     )
-    days = often.compact_day(span.first), often.compact_day(cutoff)
+    days = often.numbered_day(span.first), often.numbered_day(cutoff)
     by = scales(history.frames(), hierarchy, *days)
     naive = often.only(_seasonal_naive(prediction_floor, cleaned_sales, cutoff, often))
     compared = {"seasonal_naive": naive, "floor": prediction_floor, "governed": prediction_daily}
-    actual = often.compact(actual, "date")
+    actual = often.numbered(actual, "date")
     scored = [
-        evaluate(often.compact(prediction, "cutoff", "ds"), actual, by, name)
+        evaluate(often.numbered(prediction, "cutoff", "ds"), actual, by, name)
         for name, prediction in compared.items()
     ]
-    return often.spread(fva(pl.concat(scored, how="diagonal"), floor="seasonal_naive"), "cutoff")
+    return often.dated(fva(pl.concat(scored, how="diagonal"), floor="seasonal_naive"), "cutoff")
 
 
 def _seasonal_naive(

@@ -74,7 +74,8 @@ class Batch:
 class Arrivals:
     """The work of each day under one draw of the assumptions.
 
-    `errors`: work -> by what factor its quotes miss the truth (1: they are right).
+    `errors`: work -> by what factor its quotes miss the truth (1: they are right). `levels`:
+    (stage, rung) -> by what factor it takes more than its rate says.
     """
 
     plan: Plan
@@ -84,6 +85,7 @@ class Arrivals:
     seed: int
     stress: Stress = CALM
     errors: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[tuple[str, str], float] = field(default_factory=dict)
     _kinds: dict[tuple[object, ...], Kind] = field(default_factory=dict)
     _pools: dict[tuple[object, ...], list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -133,6 +135,9 @@ class Arrivals:
     def _batch(
         self, name: str, work: Work, times: int, day: int, when: date, stress: Stress
     ) -> Batch:
+        if work.in_month:
+            rows = (work.rows_each or 1.0) * when.day
+            work = work.model_copy(update={"rows_each": rows})
         series = self.series(day) * self.values.get(MIX + (work.group or ""), 1.0)
         runs = 1
         if work.per == "store":
@@ -169,7 +174,7 @@ class Arrivals:
     def _kind(self, name: str, work: Work, series: float, stress: Stress) -> Kind:
         factor = stress.rows.get(work.pipeline, 1.0) * work.volume
         size = float(f"{series:.3g}")  # equal runs for weeks, so that they are told apart no finer
-        key = (name, size, stress.name)
+        key = (name, size, stress.name, work.rows_each)
         if key not in self._kinds:
             kind = self._new_kind(name, work, size * factor, stress)
             self._kinds[key] = replace(kind, series=series)
@@ -199,7 +204,13 @@ class Arrivals:
         self, name: str, work: Work, rung: str, rates: Sequence[Rate], series: float, stress: Stress
     ) -> Truth:
         each = work.rows_each
-        totals = {q: sum(rate.of(q, series, each) for rate in rates) for q in QUANTITIES}
+        levels = [self.levels.get((rate.stage, rate.rung), 1.0) for rate in rates]
+        totals = {
+            q: sum(
+                rate.of(q, series, each) * level for rate, level in zip(rates, levels, strict=True)
+            )
+            for q in QUANTITIES
+        }
         growth = (1 + self.values["price_change"]) ** 0.5  # the year's middle
         return Truth(
             wall_s=max(totals["wall_s"] * stress.wall.get(work.pipeline, 1.0), 0.001),

@@ -25,7 +25,8 @@ from forecast_core.capacity.plan import Default
 Floats = npt.NDArray[np.float64]
 
 QUANTITIES = ("money", "wall_s", "cpu_s", "gpu_s", "rss_gib_s", "bytes_written")
-_HALF_LIFE = 40.0
+_HALF_LIFE = 40.0  # runs, for the slope
+_LEVEL_HALF_LIFE = 10.0  # runs, for the level: machines and tables drift
 _MOST_RATIOS = 400
 _LEVERAGE = 1.15  # largest over smallest volume, below which a slope cannot be told
 _BLOCK_DAYS = 7
@@ -50,7 +51,8 @@ class Rate:
 
     `lines` by QUANTITIES, in the driver: rows, or series where `by_series`. `rows_each`: rows a
     series. `ratios`: (wall, money) of runs over their line, the day's common part taken out.
-    `note` says where the rate is not measured, or what could not be told from the history.
+    `level`: the error (log) of its own coming week. `note` says where the rate is not measured, or
+    what could not be told from the history.
     """
 
     stage: str
@@ -62,6 +64,7 @@ class Rate:
     ratios: tuple[tuple[float, float], ...]
     runs: int
     failures: float = 0.0
+    level: float = 0.0
     note: str = ""
 
     def of(self, quantity: str, series: float, rows_each: float | None = None) -> float:
@@ -75,13 +78,13 @@ class Rate:
 class Rates:
     """Every rate by (stage, rung), and what days did beside them.
 
-    `days`: each day's money over its runs' lines. `levels`: past errors (log) of the level of a
-    week foretold from the weeks before it.
+    `days`: each day's money over its runs' lines. `level`: the error (log) of a coming week's
+    level, as past weeks were told from those before them.
     """
 
     by_stage: Mapping[tuple[str, str], Rate] = field(default_factory=dict)
     days: tuple[float, ...] = (1.0,)
-    levels: tuple[float, ...] = (0.0,)
+    level: float = 0.0
 
     def of(self, stage: str, rung: str, defaults: Mapping[str, Default]) -> Rate:
         """The rate of a stage at a rung; a stated default, flagged, where nothing was measured.
@@ -209,7 +212,8 @@ def _rate(stage: str, rung: str, good: pl.DataFrame, failed: int) -> tuple[Rate,
     weights = 0.5 ** (np.arange(good.height)[::-1] / _HALF_LIFE)
     lines, leverage = {}, _spread(driver) >= _LEVERAGE
     for name in QUANTITIES:
-        lines[name] = _line(driver, good[name].to_numpy().astype(np.float64), weights, leverage)
+        amounts = good[name].to_numpy().astype(np.float64)
+        lines[name] = _levelled(_line(driver, amounts, weights, leverage), driver, amounts)
     money, wall = (
         good[name].to_numpy() / np.maximum(lines[name].a + lines[name].b * driver, _TINY)
         for name in ("money", "wall_s")
@@ -265,16 +269,36 @@ def _line(x: Floats, y: Floats, weights: Floats, leverage: bool) -> Line:
     return Line(a * scale, b * scale)
 
 
-def _luck(days: pl.DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _levelled(line: Line, x: Floats, y: Floats) -> Line:
+    """The line at the level of the last runs."""
+    weights = 0.5 ** (np.arange(len(x))[::-1] / _LEVEL_HALF_LIFE)
+    said = float(np.average(line.a + line.b * x, weights=weights))
+    scale = float(np.average(y, weights=weights)) / said if said > 0 else 1.0
+    return Line(line.a * scale, line.b * scale)
+
+
+def _luck(days: pl.DataFrame) -> tuple[tuple[float, ...], float]:
     """What days did beside their lines, and how wrong a week's level was told from before it."""
     effects = days["effect"].to_numpy()
-    blocks = [effects[i : i + _BLOCK_DAYS] for i in range(0, len(effects), _BLOCK_DAYS)]
-    means = [float(np.mean(block)) for block in blocks if len(block) >= 3]
-    errors = tuple(
-        math.log(means[k] / float(np.mean(means[max(0, k - 4) : k]))) for k in range(1, len(means))
-    )
     mean = float(np.average(effects, weights=days["size"].to_numpy()))
-    return tuple(float(e) / mean for e in effects), errors or (0.0,)
+    return tuple(float(e) / mean for e in effects), level_error(effects)
+
+
+def level_error(series: Floats) -> float:
+    """How far (log, root mean square) each week's mean was from what the days before it said.
+
+    Told as `_levelled` tells it, from weights halving every `_LEVEL_HALF_LIFE`; widened for how few
+    weeks there are.
+    """
+    errors = []
+    for start in range(_BLOCK_DAYS, len(series) - 2, _BLOCK_DAYS):
+        past = series[:start]
+        weights = 0.5 ** (np.arange(len(past))[::-1] / _LEVEL_HALF_LIFE)
+        told = float(np.average(past, weights=weights))
+        errors.append(math.log(float(np.mean(series[start : start + _BLOCK_DAYS])) / told))
+    if not errors:
+        return 0.0
+    return math.sqrt(sum(e * e for e in errors) / len(errors)) * math.sqrt(1 + 1 / len(errors))
 
 
 def _without_days(
@@ -287,7 +311,8 @@ def _without_days(
         own = together.filter((pl.col("stage") == key[0]) & (pl.col("rung") == key[1]))
         luck = [effects[day] for day in own["day"].to_list()[-_MOST_RATIOS:]]
         pairs = [(w / e, m / e) for (w, m), e in zip(rate.ratios, luck, strict=True)]
-        freed[key] = replace(rate, ratios=_centred(pairs))
+        own_level = level_error(np.array([money for _, money in pairs]))
+        freed[key] = replace(rate, ratios=_centred(pairs), level=own_level)
     return freed
 
 

@@ -78,9 +78,16 @@ def draw(job: Job, progress: Progress | None = None) -> Draw:
     """One future: assumptions drawn, then the twin through every day."""
     rng = np.random.default_rng([job.seed, 20])
     values = job.plan.mids() if job.middling else job.plan.draw(rng)
-    arrivals = Arrivals(job.plan, values, job.rates, job.policy, job.seed, stress=job.stress)
     chance = random.Random(job.seed * 7919 + 1)
-    level = 1.0 if job.middling else math.exp(chance.choice(job.rates.levels))
+    spread = 0.0 if job.middling else 1.0
+    level = math.exp(spread * chance.gauss(0.0, job.rates.level))
+    own = {
+        key: math.exp(spread * chance.gauss(0.0, rate.level))
+        for key, rate in sorted(job.rates.by_stage.items())
+    }
+    arrivals = Arrivals(
+        job.plan, values, job.rates, job.policy, job.seed, stress=job.stress, levels=own
+    )
     lucks = [level * chance.choice(job.rates.days) for _ in range(job.days)]
     twin = Twin(arrivals, job.days, seed=job.seed, luck=lucks.__getitem__, capped=job.capped)
     record = twin.run(progress)

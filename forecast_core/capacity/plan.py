@@ -92,7 +92,8 @@ class Work(_Model):
     segment group's share of the series. `after`: starts when that work of the same day is done.
     `covers`: gives every series of it its first forecast of the cycle. `watches`: must be done by
     its deadline, as serving must. `volume`: of what the stages have been measured to take.
-    `rows_each`: rows a series that its stages write, where the ledger's runs were not of its kind.
+    `rows_each`: rows a series that its stages write, where the ledger's runs were not of its kind;
+    `in_month`: for each day of the month so far, as where a night writes its month again.
     """
 
     stages: tuple[str, ...] = Field(min_length=1)
@@ -111,6 +112,7 @@ class Work(_Model):
     memory_gib: float | None = Field(default=None, gt=0)
     volume: float = Field(default=1.0, gt=0)
     rows_each: float | None = Field(default=None, gt=0)
+    in_month: bool = False
 
 
 class Default(_Model):

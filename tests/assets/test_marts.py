@@ -132,11 +132,11 @@ def test_the_demo_filled_every_mart(finished) -> None:
         def one(query: str):
             return marts.execute(query).fetchone()
 
-        assert one("select count(*) from cost_per_item_store where item_id is not null") == (60,)
+        assert one("select count(*) from cost_per_item_store where item_id is not null") == (100,)
         assert one("select count(distinct cutoff) from cost_per_forecast_batch") == (2,)
         assert one("select min(item_stores), max(item_stores) from cost_per_forecast_batch") == (
-            60,
-            60,
+            100,
+            100,
         )
         (cycle,) = marts.execute(
             "select ingest_cost > 0, training_cost > 0, inference_cost > 0, overhead_cost > 0"

@@ -1,7 +1,7 @@
-"""Who reads which table, how far back and how often: what assets declare for the planner.
+"""Who reads which table, as metadata of the graph.
 
-Belongs here: the declaration of each reader, as metadata of its asset (`storage/reads`), and
-reading it back from the graph. Does not: what follows from it (`forecast_core.placement`).
+Belongs here: putting each asset's declaration (`forecast_core.declared_reads`) on it under
+`storage/reads`, and reading it back. Does not: what follows from it (`forecast_core.placement`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,48 +10,10 @@ from typing import Any
 
 import dagster as dg
 
+from forecast_core.declared_reads import DECLARED
 from forecast_core.placement import Reader
-from forecast_core.rungs import gbm, origin_features, statistical
 
 READS = "storage/reads"
-NIGHT, WEEK = 1, 7
-
-# By asset: what a run of it reads of each table. Windows are days of age.
-DECLARED: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "cleaned_sales": (
-        {"table": "raw_sales", "to_age": 31, "every_days": NIGHT},
-        {"table": "raw_prices", "to_age": 31, "every_days": NIGHT},
-    ),
-    "feature_sales": (
-        {"table": "cleaned_sales", "to_age": origin_features.HISTORY_DAYS, "every_days": NIGHT},
-    ),
-    "demand_segments": ({"table": "cleaned_sales", "to_age": 365, "every_days": 30},),
-    "forecasters": (
-        {"table": "feature_sales", "to_age": gbm.TRAINING_DAYS, "every_days": WEEK},
-        {"table": "cleaned_sales", "to_age": gbm.TRAINING_DAYS, "every_days": WEEK},
-    ),
-    "prediction_floor": ({"table": "cleaned_sales", "to_age": 28, "every_days": NIGHT},),
-    "prediction_daily": (
-        {"table": "cleaned_sales", "to_age": statistical.HISTORY_DAYS, "every_days": NIGHT},
-        {"table": "feature_sales", "to_age": 31, "every_days": NIGHT},
-        {"table": "prediction_floor", "to_age": 1, "every_days": NIGHT},
-    ),
-    "prediction_reconciled": ({"table": "prediction_daily", "to_age": 1, "every_days": NIGHT},),
-    "eval_accuracy": (
-        {"table": "prediction_daily", "to_age": 29, "every_days": NIGHT},
-        {"table": "cleaned_sales", "to_age": 29, "every_days": NIGHT},
-    ),
-    "monitor_drift": (
-        {"table": "cleaned_sales", "to_age": 63, "every_days": NIGHT},
-        {"table": "feature_sales", "to_age": 63, "every_days": NIGHT},
-        {"table": "prediction_daily", "to_age": 35, "every_days": NIGHT},
-    ),
-    "monitor_accuracy": (
-        {"table": "cleaned_sales", "to_age": 28, "every_days": NIGHT},
-        {"table": "prediction_daily", "to_age": 57, "every_days": NIGHT},
-        {"table": "prediction_floor", "to_age": 57, "every_days": NIGHT},
-    ),
-}
 
 
 def declared(asset: str) -> dict[str, Any]:

@@ -133,6 +133,13 @@ class Settings:
         return self.ledger_url or f"sqlite:///{self.state_dir / 'ledger.db'}"
 
     @property
+    def admission(self) -> str:
+        """SQLAlchemy URL of admission: beside the ledger on a server, else a file of its own."""
+        if self.ledger_url and not self.ledger_url.startswith("sqlite"):
+            return self.ledger_url
+        return f"sqlite:///{self.state_dir / 'admission.db'}"
+
+    @property
     def marts(self) -> Path:
         """The DuckDB file that dbt builds."""
         return self.state_dir / self.dataset / "marts.duckdb"

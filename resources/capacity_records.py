@@ -22,7 +22,7 @@ from forecast_core.capacity.review import due, markdown, missing
 from forecast_core.capacity.variance import Flow, Key, Variance, variance
 from resources import Settings
 from resources.capacity_inputs import Inputs
-from resources.ledger import open_ledger
+from resources.ledger import Ledger, open_ledger
 from resources.plan_store import OUTCOME, REVIEW, SIGNED, PlanStore
 
 
@@ -43,7 +43,9 @@ def save(settings: Settings, plan: Plan, version: int, text: str, outcome: Outco
     return folder
 
 
-def actual_month(settings: Settings, plan: Plan, month: str) -> dict[Key, Flow]:
+def actual_month(
+    settings: Settings, plan: Plan, month: str, ledger: Ledger | None = None
+) -> dict[Key, Flow]:
     """What the ledger says of a month, by work and rung; units are series x runs.
 
     A stage belongs to the first work of its pipeline that names it; what no work names is a work of
@@ -51,7 +53,7 @@ def actual_month(settings: Settings, plan: Plan, month: str) -> dict[Key, Flow]:
     """
     first = date.fromisoformat(f"{month}-01")
     last = date.fromordinal(add_months(first, 1).toordinal() - 1)
-    ledger = open_ledger(settings.ledger)
+    ledger = ledger or open_ledger(settings.ledger)
     steps = ledger.settlements(first=first, last=last)
     steps = steps.filter(pl.col("x_environment") == plan.environment)
     flows: dict[Key, list[float]] = {}
@@ -122,7 +124,9 @@ def planned_month(outcome: Mapping[str, Any], month: str) -> dict[Key, Flow]:
     return flows
 
 
-def variances(settings: Settings, store: PlanStore, plan: Plan, until: date) -> dict[str, Variance]:
+def variances(
+    settings: Settings, store: PlanStore, plan: Plan, until: date, ledger: Ledger | None = None
+) -> dict[str, Variance]:
     """Each whole or begun month of the plan up to `until` that has charges, against the outcome
     that was on record when it began (else the first there is)."""
     outcomes = store.notes(plan.name, OUTCOME)
@@ -131,7 +135,7 @@ def variances(settings: Settings, store: PlanStore, plan: Plan, until: date) -> 
     while outcomes and month <= until and month <= plan.last:
         told = [o for o in outcomes if o.at.date() <= month] or outcomes[:1]
         name = month.isoformat()[:7]
-        actual = actual_month(settings, plan, name)
+        actual = actual_month(settings, plan, name, ledger)
         if actual:
             found[name] = variance(planned_month(told[-1].details, name), actual)
         month = add_months(month, 1)

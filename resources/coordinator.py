@@ -45,10 +45,8 @@ class HoldReplaced(RuntimeError):
 
 
 def admission_url(settings: Settings) -> str:
-    """Where admission keeps its state: beside the ledger on a server, else a file of its own."""
-    if settings.ledger_url and not settings.ledger_url.startswith("sqlite"):
-        return settings.ledger_url
-    return f"sqlite:///{settings.state_dir / 'admission.db'}"
+    """Where admission keeps its state."""
+    return settings.admission
 
 
 def build_escrow(settings: Settings, store_url: str | None = None) -> Escrow:

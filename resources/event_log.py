@@ -36,18 +36,8 @@ class EventLog:
         self._engine = sa.create_engine(
             url, connect_args={"timeout": 30} if url.startswith("sqlite") else {}
         )
-        metadata = sa.MetaData()
-        self._table = sa.Table(
-            name,
-            metadata,
-            sa.Column("subject", sa.Text, primary_key=True),
-            # Two writers that saw the same history cannot both append to it.
-            sa.Column("position", sa.Integer, primary_key=True),
-            sa.Column("at", sa.Text, nullable=False),
-            sa.Column("action", sa.Text, nullable=False),
-            sa.Column("details", sa.Text, nullable=False),
-        )
-        metadata.create_all(self._engine)
+        self._table = events_table(name)
+        self._table.metadata.create_all(self._engine)
         with self._engine.begin() as connection:
             for statement in _guards(connection, self._table):
                 connection.exec_driver_sql(statement)
@@ -88,6 +78,20 @@ class EventLog:
     def _read(self, connection: sa.Connection, subject: str) -> list[Entry]:
         own = sa.select(self._table).where(self._table.c.subject == subject)
         return [_entry(row) for row in connection.execute(own.order_by(self._table.c.position))]
+
+
+def events_table(name: str) -> sa.Table:
+    """The table of a log, whether or not the database has it."""
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column("subject", sa.Text, primary_key=True),
+        # Two writers that saw the same history cannot both append to it.
+        sa.Column("position", sa.Integer, primary_key=True),
+        sa.Column("at", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("details", sa.Text, nullable=False),
+    )
 
 
 def _guards(connection: sa.Connection, table: sa.Table) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from forecast_core.capacity.plan import Plan
 from resources.event_log import Entry, EventLog
 
-PLAN, OUTCOME, REVIEW, SIGNED = "plan", "outcome", "review", "signed"
+PLAN, OUTCOME, STRESS, REVIEW, SIGNED = "plan", "outcome", "stress", "review", "signed"
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,9 @@ def stress(
 
     from forecast_core.capacity.proof import night, sized
     from forecast_core.capacity.stress import ALL_AT_ONCE, CALM, CATALOGUE, named
+    from resources.plan_store import STRESS
 
-    _, inputs = _inputs(plan_file, policy)
+    settings, inputs = _inputs(plan_file, policy)
     try:
         chosen = [named(name)] if name else [CALM, *CATALOGUE, ALL_AT_ONCE]
     except LookupError as error:
@@ -103,6 +104,10 @@ def stress(
         }
         rows.append(row)
         table.add_row(one.name, *(f"{v:.2f}" for v in row.values() if isinstance(v, float)))
+    store = _store(settings)
+    version = store.put(inputs.plan).number
+    details = {"version": version, "policy": inputs.policy.hash, "nights": seeds, "rows": rows}
+    store.note(inputs.plan.name, STRESS, details)
     if as_json:
         typer.echo(json.dumps(rows))
         return

@@ -151,7 +151,7 @@ def test_the_demo_filled_every_mart(finished) -> None:
         assert served == (True, True, 2)
         assert one("select bool_and(fva_wape_per_unit_cost * fva_wape >= 0) from value_per_cost")[0]
         assert one("select count(*) > 5 from value_per_cost") == (True,)
-        assert one("select count(distinct tier) from storage_by_tier") == (2,)
+        assert one("select count(distinct tier) from storage_by_tier") == (3,)
         dearest = "select asset from high_cost_operations where kind = 'retrain' order by place"
         assert one(dearest) == ("forecasters",)
 

@@ -18,11 +18,13 @@ from forecast_assets.assets.storage import today
 from forecast_assets.partitions import STORES
 from forecast_core.admission_request import COVERS_TAG
 from forecast_core.cells import Cells
+from forecast_core.landing import Block
 from resources.escrow import Escrow
 from resources.lake import Lake
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+LANDED = ("raw_sales", "cleaned_sales", "quarantined_sales")
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 
@@ -62,10 +64,20 @@ class Cycle:
     def landing(self) -> Iterator[Stage]:
         """Land and clean everything that the source has."""
         known = self.last + timedelta(days=self.horizon)  # prices are planned ahead
-        landed = ("raw_sales", "cleaned_sales", "quarantined_sales")
         yield Stage("calendar", ("raw_calendar",))
         yield Stage("land prices", ("raw_prices",), *self._months(self.first, known))
-        yield Stage("land and clean sales", landed, *self._months(self.first, self.last))
+        yield Stage("land and clean sales", LANDED, *self._months(self.first, self.last))
+
+    def landing_again(
+        self, calendar: bool, prices: Sequence[Block], sales: Sequence[Block]
+    ) -> Iterator[Stage]:
+        """Only what changed in the source; partitions made of anything else stay as they are."""
+        if calendar:
+            yield Stage("calendar", ("raw_calendar",))
+        for block in prices:
+            yield Stage("land prices", ("raw_prices",), *_keys(block))
+        for block in sales:
+            yield Stage("land and clean sales", LANDED, *_keys(block))
 
     def training(self) -> Iterator[Stage]:
         """Classify demand, build features as far back as training looks, fit the forecasters."""
@@ -257,6 +269,11 @@ def _first_failure(done: dg.ExecuteInProcessResult) -> str:
                 error = error.cause
             return f"step {event.step_key}: {error.message.strip()}"
     return "the run failed before any step; see its log in the Dagster UI"
+
+
+def _keys(block: Block) -> tuple[str, str]:
+    first, last = block.first.isoformat(), block.last.isoformat()
+    return f"{first}|{block.first_store}", f"{last}|{block.last_store}"
 
 
 def _month(day: date) -> str:

@@ -264,12 +264,18 @@ class Policy(_Part):
 
 
 class SourceMapping(_Part):
-    """A whole mapping. `SourceMapping.parse(content)` is the way in."""
+    """A whole mapping. `SourceMapping.parse(content)` is the way in.
+
+    delivery: the files hold all there is (`whole`), or what is new and corrected since the last
+        load (`changes`): rows then replace those of the same date, item and store, and the rest
+        stays.
+    """
 
     version: Literal[1] = 1
     frequency: Name = "daily"
     week_start: Weekday = "monday"  # the weekday of weekly dates; others are moved back to it
     unit: Literal["units", "revenue"] = "units"
+    delivery: Literal["whole", "changes"] = "whole"
     scale: Literal["linear", "log", "log1p"] = "linear"  # of the target as it stands in the file
     sales: Sales
     prices: Prices | None = None

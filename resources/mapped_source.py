@@ -25,6 +25,8 @@ from resources.policies import PolicyError, load_policy
 from resources.source_files import whole
 from resources.source_stage import Manifest, Progress, rows_of, staged
 
+LANDED = "landed.json"  # what `resources.landed` remembers, beside the staged runs
+
 
 def read_mapping(path: Path) -> SourceMapping:
     """A mapping file.
@@ -87,9 +89,20 @@ class MappedSource:
     def span(self) -> tuple[date, date]:
         """The first and the last day with sales; days far from all others are mistakes.
 
+        Where the files hold changes only, what was landed before counts too.
+
         Raises:
             SourceError: no row has a day and units.
         """
+        found = self._delivered
+        landed = self.root / LANDED
+        if self.adds and landed.is_file():
+            held = [date.fromisoformat(day) for day in json.loads(landed.read_text())["span"]]
+            return min(held[0], found[0]), max(held[1], found[1])
+        return found
+
+    @cached_property
+    def _delivered(self) -> tuple[date, date]:
         counted = {date.fromisoformat(day): rows for day, rows in self.manifest.days.items()}
         wanted = self.mapping.first, self.mapping.last
         found = body(counted, *wanted)
@@ -101,6 +114,11 @@ class MappedSource:
                 f"Correct sales.date and sales.units in {self.path}",
             )
         return found
+
+    @property
+    def adds(self) -> bool:
+        """Whether its rows come on top of what was landed before."""
+        return self.mapping.delivery == "changes"
 
     def series(self) -> pl.DataFrame:
         """Every series of the sales: the five attributes."""
@@ -138,7 +156,8 @@ class MappedSource:
         table = TABLES["raw_calendar"]
         if calendar is None:
             first, last = self.span()
-            bare = pl.date_range(first, last.replace(year=last.year + 1, day=1), eager=True)
+            # To the end of a year: a new day of sales makes no new calendar.
+            bare = pl.date_range(first, date(last.year + 1, 12, 31), eager=True)
             blank = {name: pl.lit(None, pl.String) for name in list(table.columns)[1:]}
             return pl.DataFrame({"date": bare}).with_columns(**blank)
         text = whole(calendar, self.path.parent, [calendar.date.column])
@@ -207,7 +226,7 @@ class MappedSource:
                 date=pl.when(late)
                 .then(pl.lit(last))
                 .otherwise(pl.when(early).then(pl.lit(first)).otherwise("date"))
-                .fill_null(first),
+                .fill_null(self._delivered[0]),
                 store_id=pl.col("store_id").fill_null(store_id),
             )
         extras = [c for c in rows.columns if c not in TABLES["raw_sales"].columns]

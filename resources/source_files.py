@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from forecast_core.mapping import Format, Join, Table
+from forecast_core.source_changes import kind_of
 from forecast_core.source_error import SourceError
 from resources import with_environment
 from resources.source_text import LINE, UNFIT, Batch, text_batches, text_header
@@ -23,6 +24,7 @@ from resources.source_text import LINE, UNFIT, Batch, text_batches, text_header
 ROWS = 1 << 18  # of a batch, where the format has rows
 _WHOLE = "Fetch or copy it again, whole"
 _SMALL = 5_000_000  # rows of a table that is joined
+_LOOK = 1 << 18  # bytes that tell what columns hold
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,26 @@ def header(origin: Origin) -> list[str]:
     if origin.format == "sql":
         return next(_query(origin, 1)).rows.drop(LINE).columns
     return _scan(origin).collect_schema().names()
+
+
+def column_kinds(origin: Origin) -> dict[str, str]:
+    """Column -> what it holds, by its type or by its first rows (`source_changes.kind_of`).
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    if origin.format == "csv":
+        csv = origin.table.csv
+        for batch in text_batches(origin.path, csv, chunk=_LOOK):
+            rows = batch.rows.drop(LINE)
+            few = rows.head(2_000 if rows.width < 100 else 100)
+            return {name: kind_of(few[name], csv.decimal) for name in few.columns}
+        return {}
+    if origin.format == "sql":
+        rows = next(_query(origin, 2_000)).rows.drop(LINE)
+    else:
+        rows = _scan(origin).head(2_000).collect()
+    return {name: kind_of(rows[name]) for name in rows.columns}
 
 
 def batches(origin: Origin, columns: Sequence[str], numeric: Sequence[str] = ()) -> Iterator[Batch]:

@@ -36,12 +36,12 @@ from forecast_core.mapping_rows import (
     wide_covariates,
 )
 from forecast_core.source_error import SourceError
-from resources.source_files import Origin, batches, header, joined, origins, whole
+from resources.source_files import Origin, batches, column_kinds, header, joined, origins, whole
 from resources.source_text import Batch
 
 RUN = 2_000_000
 GROUP = 1 << 16  # rows of a row group
-_VERSION = 4  # of this layout
+_VERSION = 5  # of this layout
 Progress = Callable[[str, int], None]
 
 
@@ -54,6 +54,7 @@ class FileRead:
     rows: int
     staged: int
     columns: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()  # of the columns, as `source_changes.kind_of` calls them
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         """From a stage's folder."""
         held = json.loads((path / "manifest.json").read_text())
-        files = tuple(FileRead(**{**f, "columns": tuple(f["columns"])}) for f in held.pop("files"))
+        files = tuple(
+            FileRead(**{**f, "columns": tuple(f["columns"]), "kinds": tuple(f["kinds"])})
+            for f in held.pop("files")
+        )
         stores, covariates, names = (tuple(held[k]) for k in ("stores", "covariates", "names"))
         return cls(files, held["days"], stores, covariates, names)
 
@@ -197,7 +201,8 @@ def _write(mapping: SourceMapping, base: Path, path: Path, progress: Progress) -
                 runs.add(made.with_columns(pl.lit(number, pl.UInt32).alias("file")))
                 read, kept = read + batch.lines, kept + made.height
                 progress(batch.file, read)
-            files.append(FileRead(name, origin.name, read, kept, tuple(header(origin))))
+            kinds = column_kinds(origin)
+            files.append(FileRead(name, origin.name, read, kept, (*kinds,), (*kinds.values(),)))
         runs.close()
     stores = series.write(path)
     if not stores:

@@ -51,6 +51,10 @@ class Source(Protocol):
     def policy(self) -> Policy:
         """What becomes of gaps, returns and duplicates."""
 
+    @property
+    def adds(self) -> bool:
+        """Whether its rows come on top of what was landed, rather than in its place."""
+
     def series(self) -> pl.DataFrame | None:
         """The attributes of every series, where rows may be missing; None where none can be."""
 
@@ -79,6 +83,7 @@ class DemoSource:
     name = "demo"
     frequency = DAILY
     policy = PLAIN
+    adds = False
 
     def __init__(self, spec: DemoSpec) -> None:
         self.spec = spec
@@ -132,6 +137,7 @@ class M5Source:
     name = "m5"
     frequency = DAILY
     policy = PLAIN
+    adds = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)

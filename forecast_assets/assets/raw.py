@@ -9,12 +9,16 @@ import polars as pl
 
 from forecast_assets.partitions import MONTH_STORE, RANGE_IS_ONE_RUN
 from forecast_core.by_store import ByStore
+from forecast_core.cells import Cells
 from forecast_core.schema import TABLES
+from forecast_core.upsert import prices_over, sales_over
+from resources.lake import Lake
 from resources.meter import metered
 from resources.partition_keys import cells_of
 from resources.sources import Source
 
 SourceResource = dg.ResourceParam[Source]
+LakeResource = dg.ResourceParam[Lake]
 
 
 @dg.asset(
@@ -24,13 +28,18 @@ SourceResource = dg.ResourceParam[Source]
     kinds={"polars", "deltalake"},
 )
 @metered
-def raw_sales(context: dg.AssetExecutionContext, source: SourceResource) -> ByStore:
+def raw_sales(
+    context: dg.AssetExecutionContext, source: SourceResource, lake: LakeResource
+) -> ByStore:
     """Daily units by item and store as the source gives them, defects included."""
     cells = cells_of(context.partition_keys)
-    return ByStore(
-        cells.stores or source.stores(),
-        lambda store_id: source.sales(store_id, cells.first, cells.last),
-    )
+
+    def given(store_id: str) -> pl.DataFrame:
+        rows = source.sales(store_id, cells.first, cells.last)
+        return sales_over(_landed(lake, "raw_sales", cells.only(store_id)), rows) if adds else rows
+
+    adds = source.adds
+    return ByStore(cells.stores or source.stores(), given)
 
 
 @dg.asset(
@@ -40,13 +49,25 @@ def raw_sales(context: dg.AssetExecutionContext, source: SourceResource) -> BySt
     kinds={"polars", "deltalake"},
 )
 @metered
-def raw_prices(context: dg.AssetExecutionContext, source: SourceResource) -> ByStore:
+def raw_prices(
+    context: dg.AssetExecutionContext, source: SourceResource, lake: LakeResource
+) -> ByStore:
     """Sell prices with the days they hold; a price that spans two months is two rows."""
     cells = cells_of(context.partition_keys)
-    return ByStore(
-        cells.stores or source.stores(),
-        lambda store_id: source.prices(store_id, cells.first, cells.last),
-    )
+
+    def given(store_id: str) -> pl.DataFrame:
+        rows = source.prices(store_id, cells.first, cells.last)
+        return (
+            prices_over(_landed(lake, "raw_prices", cells.only(store_id)), rows) if adds else rows
+        )
+
+    adds = source.adds
+    return ByStore(cells.stores or source.stores(), given)
+
+
+def _landed(lake: Lake, name: str, cells: Cells) -> pl.DataFrame:
+    table = lake.table(name)
+    return table.read(cells).frame.collect() if table.exists() else table.empty()
 
 
 @dg.asset(io_manager_key="warm_io_manager", kinds={"polars", "deltalake"})

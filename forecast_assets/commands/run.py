@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from forecast_assets.batch import Admission, Cycle, Stage, StageResult
+    from forecast_assets.landing import Landing
 
 Cutoff = Annotated[str, typer.Option(help="Last day known to the forecast, YYYY-MM-DD.")]
 Horizon = Annotated[int, typer.Option(min=1, help="Days ahead.")]
@@ -34,23 +36,38 @@ def _day(text: str) -> date:
 
 
 def run_cycle(
-    settings: Settings, *, land: bool = True, train: bool = True, books: bool = True
+    settings: Settings,
+    *,
+    land: bool = True,
+    train: bool = True,
+    books: bool = True,
+    accept: bool = False,
 ) -> list[str]:
-    """Land, train and forecast at `settings.as_of`, with progress; the run ids."""
+    """Land, train and forecast at `settings.as_of`, with progress; the run ids.
+
+    `accept`: a source that lost or renamed something is landed as it is.
+    """
     settings.adopt()  # before the code location is imported
+    from forecast_assets.landing import Landing
+
+    landing = Landing(settings, accept)
 
     def stages(cycle: "Cycle") -> Iterator["Stage"]:
         if land:
-            yield from cycle.landing()
+            yield from landing.stages(cycle)
         yield from cycle.training() if train else cycle.refreshing()
         yield from cycle.forecasting()
         if books:
             yield from cycle.books()
 
-    return _run_stages(settings, stages)
+    return _run_stages(settings, stages, landing.done)
 
 
-def _run_stages(settings: Settings, stages: "Callable[[Cycle], Iterable[Stage]]") -> list[str]:
+def _run_stages(
+    settings: Settings,
+    stages: "Callable[[Cycle], Iterable[Stage]]",
+    told: "Callable[[StageResult], None] | None" = None,
+) -> list[str]:
     """Run what `stages` names of a cycle at `settings.as_of`; the run ids."""
     import dagster as dg
 
@@ -80,7 +97,7 @@ def _run_stages(settings: Settings, stages: "Callable[[Cycle], Iterable[Stage]]"
             escrow_of(settings), lambda: item_stores(lake_of(settings), span.as_of)
         )
         results = with_progress(
-            build_defs(settings), instance, list(stages(cycle)), tags, admission
+            build_defs(settings), instance, list(stages(cycle)), tags, admission, told
         )
         return [done.run_id for done in results]
 
@@ -91,8 +108,9 @@ def with_progress(
     stages: Sequence["Stage"],
     tags: Mapping[str, str],
     admission: "Admission",
+    told: "Callable[[StageResult], None] | None" = None,
 ) -> list["StageResult"]:
-    """Run the stages and say how each went.
+    """Run the stages and say how each went, to the console and to `told`.
 
     Raises:
         typer.Exit: a stage failed.
@@ -112,6 +130,8 @@ def with_progress(
                 console.print(f"[red]failed[/red] {failure}", soft_wrap=True)
                 raise typer.Exit(1) from failure
         done_so_far.append(done)
+        if told is not None:
+            told(done)
         console.print(f"{at:>2}/{len(stages)} {stage.title:<28} {done.seconds:6.1f} s")
         if done.put_off:
             console.print(f"      [yellow]put off[/yellow] {done.put_off}", soft_wrap=True)
@@ -131,6 +151,9 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Parquet to write: unique_id, ds, mean, quantiles.")
     ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option(help="Land a source that lost or renamed something as it is.")
+    ] = False,
 ) -> None:
     """Land the source, train, and forecast every item in every store.
 
@@ -153,11 +176,31 @@ def run(
         )
     settings = replace(settings, as_of=span.as_of)
     began = time.monotonic()
-    runs = run_cycle(settings, land=land, train=train)
+    with holding():
+        runs = run_cycle(settings, land=land, train=train, accept=accept_changes)
     report(settings, runs, time.monotonic() - began, scored=settings.as_of)
     if out is not None:
         write_forecast(settings, out)
         typer.echo(f"Forecast written to {out}")
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """A source that changed in a way that needs a person's word: why, and exit code 3."""
+    from forecast_assets.landing import SourceChanged
+
+    try:
+        yield
+    except SourceChanged as held:
+        for change in held.changes:
+            mark = "held" if change.holds else "told"
+            typer.echo(f"{mark}: changed since the last load: {change.text}", err=True)
+        typer.echo(
+            "error: nothing was landed. Correct the mapping or the files, or say "
+            "--accept-changes to take the source as it is",
+            err=True,
+        )
+        raise typer.Exit(3) from None
 
 
 def write_forecast(settings: Settings, out: Path) -> None:
@@ -178,10 +221,14 @@ def write_forecast(settings: Settings, out: Path) -> None:
     ).sort("unique_id", "ds").write_parquet(out)
 
 
-def land_source(settings: Settings) -> list[str]:
-    """Land and clean all that the source has; the run ids."""
+def land_source(settings: Settings, accept: bool = False) -> "Landing":
+    """Land and clean what the source has that the lake has not; what was done."""
     settings.adopt()  # before the code location is imported
-    return _run_stages(settings, lambda cycle: cycle.landing())
+    from forecast_assets.landing import Landing
+
+    landing = Landing(settings, accept)
+    _run_stages(settings, landing.stages, landing.done)
+    return landing
 
 
 def demo() -> None:

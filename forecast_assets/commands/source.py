@@ -2,7 +2,8 @@
 
 Belongs here: options, progress and what is printed. Does not: guessing
 (`forecast_core.mapping_guess`), reading (`resources.mapped_source`) or counting
-(`forecast_core.source_report`). Exit codes: 0 sound, 1 cannot be used, 2 rows were quarantined.
+(`forecast_core.source_report`). Exit codes: 0 sound, 1 cannot be used, 2 rows would
+be quarantined, 3 the source changed in a way that needs a person's word.
 """
 
 import json
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import rich.console
     import rich.progress
 
+    from forecast_core.source_changes import Change
     from forecast_core.source_report import Report
     from resources.mapped_source import MappedSource
     from resources.source_stage import Progress
@@ -75,22 +77,41 @@ def check(
         first, last = source.span()
     console = Console()
     _print_report(console, report, source, first.isoformat(), last.isoformat(), show)
-    _print_changes(console, source)
+    for change in (found := _changes(source)):
+        said = f"changed since the last load: {change.text}"
+        console.print(said, soft_wrap=True, markup=False)
     if not report.conserved:
         raise typer.Exit(1)
+    if any(change.holds for change in found):
+        console.print("`forecast source load` would stop here: correct it, or --accept-changes")
+        raise typer.Exit(3)
     raise typer.Exit(2 if report.quarantined else 0)
 
 
 @app.command("load")
-def load(mapping: Given) -> None:
-    """Land and clean it in the lake; what changed since is landed again, and only that."""
-    from forecast_assets.commands.run import land_source
+def load(
+    mapping: Given,
+    accept_changes: Annotated[
+        bool, typer.Option(help="Land a source that lost or renamed something as it is.")
+    ] = False,
+) -> None:
+    """Land and clean it in the lake; afterwards only the months and stores that changed.
+
+    What was made of the rest stays as it is, and fresh.
+    """
+    from forecast_assets.commands.run import holding, land_source
 
     settings = Settings.from_environment(source=str(mapping))
     with _reading(mapping) as source:
         stores, span = source.stores(), source.span()
-    land_source(settings)
-    _remember(settings, mapping)
+    with holding():
+        landing = land_source(settings, accept_changes)
+    for change in landing.changes:
+        typer.echo(f"changed since the last load: {change.text}")
+    if landing.partitions == 0:
+        typer.echo("no sales changed since the last load")
+    elif landing.partitions is not None:
+        typer.echo(f"{landing.partitions} months of a store changed and were landed again")
     typer.echo(f"{len(stores)} stores, {span[0]} to {span[1]}, landed in {settings.lake_root}")
     typer.echo(f"Next: forecast run --source {mapping} --out forecast.parquet")
 
@@ -269,44 +290,14 @@ def _cost(report: "Report") -> str:
     return f"about {cpu_s:,.0f} CPU-s, {float(rates.of('vcpu_s')) * cpu_s:.5f} USD of compute"
 
 
-def _remember(settings: Settings, mapping: Path) -> None:
-    """Keep the columns of each file, so that a change of schema is told next time."""
-    from resources.mapped_source import MappedSource
+def _changes(source: "MappedSource") -> "list[Change]":
+    """What is different since the last load; nothing before the first."""
+    from forecast_core.source_changes import changes
+    from resources.landed import Landed, stage_of, survey
+    from resources.wiring import lake_of
 
-    source = MappedSource(mapping.resolve(), settings.stage)
-    held = {file.name: list(file.columns) for file in source.manifest.files}
-    known = {"columns": held, "stores": list(source.stores()), "departments": _departments(source)}
-    (settings.stage / "schema.json").write_text(json.dumps(known))
-
-
-def _departments(source: "MappedSource") -> list[str]:
-    return sorted(source.series()["dept_id"].drop_nulls().unique().to_list())
-
-
-def _print_changes(console: "rich.console.Console", source: "MappedSource") -> None:
-    """What is new or gone since the last load: columns, stores, departments."""
-    path = source.root / "schema.json"
-    if not path.is_file():
-        return
-    before = json.loads(path.read_text())
-    changes = []
-    for file in source.manifest.files:
-        old = before["columns"].get(file.name)
-        if old is None:
-            continue
-        changes += [
-            f"{file.name}: new column {c!r}, not mapped: left out"
-            for c in file.columns
-            if c not in old
-        ]
-        changes += [f"{file.name}: column {c!r} is gone" for c in old if c not in file.columns]
-    for what, now in (("stores", list(source.stores())), ("departments", _departments(source))):
-        gone = [name for name in before[what] if name not in now]
-        new = [name for name in now if name not in before[what]]
-        changes += [f"new in {what}: {name}; it starts without history" for name in new]
-        changes += [
-            f"gone from {what}: {name}; if it was renamed, map the new name to it in `values`"
-            for name in gone
-        ]
-    for line in changes:
-        console.print(f"changed since the last load: {line}", soft_wrap=True, markup=False)
+    settings = Settings.from_environment(source=str(source.path))
+    before = Landed(settings.stage, lake_of(settings)).read()
+    if before is None or before.stage == stage_of(source):
+        return []
+    return changes(before.state, survey(source, before.known).state, not source.adds)

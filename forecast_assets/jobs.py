@@ -9,7 +9,6 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from forecast_assets.batch import RANGE_END, RANGE_START, item_stores
 from forecast_assets.partitions import ALIGNMENT, FREQUENCY, SPREAD, STORES
@@ -118,14 +117,14 @@ def weekly_training(
     """A run for each segment group whose forecaster is older than its policy's cadence."""
     table = lake.table("forecasters")
     known = Cells(span.first, span.as_of)
-    fits = table.read(known, ["segment_group", "trained_to"]).frame if table.exists() else None
-    newest = pl.col("trained_to").max()
-    trained = (
-        {}
-        if fits is None
-        else dict(fits.group_by("segment_group").agg(newest).collect().iter_rows())
-    )
-    groups = due(segment_policy, trained, span.as_of, others=(ALIGNMENT, SPREAD))
+    trained: dict[str, date] = {}
+    rungs: dict[str, str] = {}
+    if table.exists():
+        fits = table.read(known, ["segment_group", "trained_to", "rung"]).frame
+        newest = fits.sort("trained_to").group_by("segment_group").last().collect()
+        for name, day, rung in newest.select("segment_group", "trained_to", "rung").iter_rows():
+            trained[name], rungs[name] = day, rung
+    groups = due(segment_policy, trained, span.as_of, others=(ALIGNMENT, SPREAD), rungs=rungs)
     if not groups:
         return dg.SkipReason("every forecaster is younger than its cadence")
     return [dg.RunRequest(run_key=f"{name}-{span.as_of}", partition_key=name) for name in groups]

@@ -151,24 +151,38 @@ def trust(decisions: Iterable[Decision]) -> dict[str, Trust]:
 
 
 def in_force(decisions: Iterable[Decision]) -> dict[str, dict[str, Any]]:
-    """The levers in force by group, later decisions over earlier ones (given oldest first)."""
-    overrides: dict[str, dict[str, Any]] = {}
-    for d in decisions:
-        if d.state in ("applied", "reviewed"):
-            for o in d.options:
-                overrides[str(o["group"])] = {"lever": o["lever"], "level": o["level"]}
-    return overrides
+    """The levers in force by group; of two for one group, the one that was applied later."""
+    held = [d for d in decisions if d.state in ("applied", "reviewed")]
+    return {
+        str(o["group"]): {"lever": o["lever"], "level": o["level"]}
+        for d in sorted(held, key=_applied_at)
+        for o in d.options
+    }
+
+
+def _applied_at(decision: Decision) -> datetime:
+    return next(e.at for e in reversed(decision.history) if e.action == "applied")
 
 
 def policy_version(base: str, overrides: Mapping[str, Mapping[str, Any]]) -> str:
-    """Effective version of a policy text under the levers in force; equal for equal inputs."""
+    """Effective version of a policy under the levers in force: its own where there are none."""
+    if not overrides:
+        return base
     text = base + "\n" + json.dumps(overrides, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{base}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def preapproved(options: Iterable[Option], most: Mapping[str, int]) -> bool:
-    """Whether the policy approves every option beforehand: lever -> highest level allowed."""
-    return all(o.level <= most.get(o.lever, 0) for o in options)
+def preapproved(
+    options: Iterable[Option], most: Mapping[str, int], trust: Mapping[str, Trust]
+) -> bool:
+    """Whether every option may apply itself: its level is allowed, and its lever kept its word.
+
+    `most`: lever -> highest level that the policy allows. A lever that reviews have shown to save
+    clearly less or to cost clearly more than promised asks a person again.
+    """
+    return all(
+        o.level <= most.get(o.lever, 0) and trust.get(o.lever, Trust()).good for o in options
+    )
 
 
 def why_propose(

@@ -54,6 +54,11 @@ class Trust:
     reviews: int = 0
     prior: float = 4.0
 
+    @property
+    def good(self) -> bool:
+        """Whether promises have held well enough to be acted on without asking."""
+        return self.saving >= 0.75 and self.loss <= 1.5
+
     def reviewed(self, saving_ratio: float, loss_ratio: float) -> Trust:
         """After one more review; a ratio is held within [0, 3], one wild review decides nothing."""
         weight = self.prior + self.reviews

@@ -50,8 +50,9 @@ class Group(_Part):
     `when`: column -> accepted values, all of which must hold; empty takes whatever is left.
     `features` is how much a forecaster of the group may look at; `retrain_days` its cadence.
     `horizon`: days ahead that its rung answers for, the floor beyond (None: all of them);
-    `quantiles`: the levels it publishes. A group that is not `enabled` takes nobody; its members
-    go to the next group that holds.
+    `quantiles`: the levels it publishes. `demoted`: share of its item-stores, those of least
+    revenue, that the floor serves. A group that is not `enabled` takes nobody; its members go to
+    the next group that holds.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -61,6 +62,7 @@ class Group(_Part):
     retrain_days: int = Field(default=28, ge=1)
     horizon: int | None = Field(default=None, ge=1)
     quantiles: tuple[float, ...] = LEVELS
+    demoted: float = Field(default=0.0, ge=0, le=1)
     enabled: bool = True
 
     @model_validator(mode="after")
@@ -267,7 +269,29 @@ def _route(segmented: pl.DataFrame, policy: SegmentPolicy) -> pl.DataFrame:
         )
         name = pl.when(holds).then(pl.lit(group.name)).otherwise(name)
         rung = pl.when(holds).then(pl.lit(group.rung)).otherwise(rung)
-    return segmented.with_columns(segment_group=name, rung=rung)
+    return _demoted(segmented.with_columns(segment_group=name, rung=rung), policy)
+
+
+def _demoted(routed: pl.DataFrame, policy: SegmentPolicy) -> pl.DataFrame:
+    """The least of each group by revenue go to the floor, where the policy says so."""
+    shares = {g.name: g.demoted for g in policy.content.groups if g.demoted > 0}
+    if not shares:
+        return routed
+    group = pl.col("segment_group")
+    share = group.replace_strict(shares, default=0.0, return_dtype=pl.Float64)
+    least = pl.struct("revenue", "store_id", "item_id").rank("ordinal").over(group)
+    poor = least <= (share * pl.len().over(group)).floor()
+    return routed.with_columns(rung=pl.when(poor).then(pl.lit("floor")).otherwise("rung"))
+
+
+def served(segments: pl.DataFrame, group: str) -> pl.DataFrame:
+    """The rows of a group that its forecaster is for: those that were put on the floor are not.
+
+    All of them where the group as a whole is on the floor.
+    """
+    own = segments.filter(segment_group=group)
+    above = own.filter(pl.col("rung") != "floor")
+    return above if above.height else own
 
 
 def reclassified(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
@@ -290,18 +314,28 @@ def moves(segments: pl.DataFrame) -> pl.DataFrame:
 
 
 def due(
-    policy: SegmentPolicy, trained: Mapping[str, date], as_of: date, others: Sequence[str] = ()
+    policy: SegmentPolicy,
+    trained: Mapping[str, date],
+    as_of: date,
+    others: Sequence[str] = (),
+    rungs: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The groups whose forecaster is older than its cadence, or was never trained.
+    """The groups whose forecaster is older than its cadence, of another rung, or was never trained.
 
     Args:
         trained: group -> the day its newest forecaster was trained to.
         others: fits that serve all groups: due as soon as any group is.
+        rungs: group -> the rung of its newest forecaster, where known.
     """
+    known = rungs or {}
     late = [
         group.name
         for group in policy.content.groups
         if group.enabled
-        and (group.name not in trained or (as_of - trained[group.name]).days >= group.retrain_days)
+        and (
+            group.name not in trained
+            or (as_of - trained[group.name]).days >= group.retrain_days
+            or known.get(group.name, group.rung) != group.rung
+        )
     ]
     return [*late, *others] if late else []

@@ -21,15 +21,11 @@ class CostPolicyError(ValueError):
 
 @dataclass(frozen=True)
 class CostPolicy:
-    """`owners`: pipeline -> role. `preapproved`: lever -> highest level that applies itself.
-
-    `text`: the file as read, of which the effective version is made.
-    """
+    """`owners`: pipeline -> role. `preapproved`: lever -> highest level that applies itself."""
 
     owners: Mapping[str, str] = field(default_factory=dict)
     gain_per_cost: float = 0.1
     preapproved: Mapping[str, int] = field(default_factory=dict)
-    text: str = ""
 
 
 def read_cost_policy(path: Path) -> CostPolicy:
@@ -54,7 +50,6 @@ def read_cost_policy(path: Path) -> CostPolicy:
         owners={str(k): str(v) for k, v in _mapping(given, "owners", path).items()},
         gain_per_cost=_gain(given.get("gain_per_cost", 0.1), path),
         preapproved=_preapproved(_mapping(given, "preapproved", path), path),
-        text=text,
     )
 
 

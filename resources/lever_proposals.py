@@ -35,6 +35,7 @@ from resources.decision_store import DecisionStore
 def propose(
     store: DecisionStore,
     policy: CostPolicy,
+    base_version: str,
     backtests: pl.DataFrame,
     saving: float,
     reason: str,
@@ -42,48 +43,55 @@ def propose(
 ) -> Decision | Refusal:
     """Open a proposal of the best set of levers that saves `saving`; pre-approved ones apply.
 
+    A group takes one lever at a time: those with one in force are left out.
+
     Args:
+        base_version: the version that the segment policy's file states.
         backtests: `levers.BACKTEST_COLUMNS`, money per period.
 
     Raises:
         ValueError: backtests that cannot be used, in `levers.measure`'s words.
     """
-    options = levers.trusted(levers.measure(backtests), trust(store.all()))
-    plan = levers.best(options, saving)
+    decisions = store.all()
+    pulled, trusts = in_force(decisions), trust(decisions)
+    measured = levers.trusted(levers.measure(backtests), trusts)
+    plan = levers.best([o for o in measured if o.group not in pulled], saving)
     if isinstance(plan, levers.Unreachable):
-        return Refusal(plan.reason)
+        held = f"; a lever is in force already for {', '.join(sorted(pulled))}" if pulled else ""
+        return Refusal(plan.reason + held)
     if not plan.taken:
         return Refusal("nothing to save: no lever is needed")
     details = proposal(plan, reason)
     text = f"{now.isoformat()}{json.dumps(details, sort_keys=True)}"
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     found = store.append(Event(key, now, "proposed", details))
-    if isinstance(found, Decision) and preapproved(plan.taken, policy.preapproved):
+    if isinstance(found, Decision) and preapproved(plan.taken, policy.preapproved, trusts):
         found = store.append(Event(key, now, "approved", {"by": "policy"}))
-        return put_in_force(store, policy, key, "policy", now)
+        return put_in_force(store, base_version, key, "policy", now)
     return found
 
 
 def put_in_force(
-    store: DecisionStore, policy: CostPolicy, decision_id: str, by: str, now: datetime
+    store: DecisionStore, base_version: str, decision_id: str, by: str, now: datetime
 ) -> Decision | Refusal:
-    """Apply an approved decision; the policy's effective version comes to include it."""
+    """Apply an approved decision; the segment policy's effective version comes to include it."""
     decision = store.get(decision_id)
     if decision is None:
         return Refusal(f"there is no decision {decision_id}; `forecast levers list` shows them")
-    details = {"by": by, "policy_version": effective_version(store, policy, decision.options)}
+    version = effective_version(store, base_version, decision.options)
+    details = {"by": by, "policy_version": version}
     applied: Action = "applied"
     return store.append(Event(decision_id, now, applied, details))
 
 
 def effective_version(
-    store: DecisionStore, policy: CostPolicy, extra: Iterable[Mapping[str, Any]] = ()
+    store: DecisionStore, base_version: str, extra: Iterable[Mapping[str, Any]] = ()
 ) -> str:
-    """Version of the policy under the levers in force, and of those of `extra`."""
+    """Version of the segment policy under the levers in force, and those of `extra`."""
     overrides = in_force(store.all())
     for option in extra:
         overrides[str(option["group"])] = {"lever": option["lever"], "level": option["level"]}
-    return policy_version(policy.text, overrides)
+    return policy_version(base_version, overrides)
 
 
 def waiting(decisions: Iterable[Decision]) -> list[str]:

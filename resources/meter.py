@@ -89,9 +89,10 @@ class Meter:
         environment: str,
         *,
         code_version: str | None = None,
-        config_version: str | None = None,
+        config_version: str | Callable[[], str] | None = None,
     ) -> None:
-        """Nothing is opened before the first charge.
+        """Nothing is opened before the first charge; a `config_version` that has to be looked up
+        is asked for then, once.
 
         Raises:
             PolicyError: the price card cannot be used.
@@ -394,6 +395,8 @@ class Meter:
             )
 
     def _versioned(self, owner: Owner) -> Owner:
+        if callable(self.config_version):
+            self.config_version = self.config_version()
         return replace(owner, code_version=self.code_version, config_version=self.config_version)
 
     def _now(self) -> Reading:

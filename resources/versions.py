@@ -27,9 +27,12 @@ def code_version() -> str:
     return digest.hexdigest()[:_DIGITS]
 
 
-def config_version(settings: Settings) -> str:
-    """A digest of what decides how much work is done: the segment policy, horizon and data set."""
-    digest = hashlib.sha256(f"{settings.dataset} {settings.horizon}".encode())
+def config_version(settings: Settings, levers: str = "") -> str:
+    """A digest of what decides how much work is done: policies, horizon and data set.
+
+    `levers`: the segment policy's effective version, by which levers in force are told.
+    """
+    digest = hashlib.sha256(f"{settings.dataset} {settings.horizon} {levers}".encode())
     for policy in (settings.segment_policy, settings.admission_policy):
         digest.update(_content(policy))
     return digest.hexdigest()[:_DIGITS]

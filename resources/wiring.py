@@ -12,11 +12,14 @@ from typing import Any
 
 import dagster as dg
 
+from forecast_core.lever_decisions import in_force
+from forecast_core.lever_effects import under
 from forecast_core.lifecycle import LifecyclePolicy
 from forecast_core.segments import SegmentPolicy
 from forecast_core.tiers import Tier
 from resources import DataSpan, Settings
 from resources.coordinator import escrow_of
+from resources.decision_store import DecisionStore
 from resources.delta_io import TieredDeltaIOManager
 from resources.gate import Gate
 from resources.lake import Lake
@@ -51,6 +54,13 @@ def data_span(settings: Settings) -> DataSpan:
     first, last = source.span()
     as_of = source.frequency.start(settings.as_of or last)
     return DataSpan(first, last, as_of, source.frequency)
+
+
+def segment_policy_of(settings: Settings) -> SegmentPolicy:
+    """The segment policy in force: its file, with the levers that were applied since."""
+    policy = load_policy(settings.segment_policy, SegmentPolicy.parse)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return under(policy, in_force(DecisionStore(settings.ledger).all()), settings.horizon)
 
 
 def lifecycle_policy_of(settings: Settings) -> LifecyclePolicy:
@@ -101,14 +111,15 @@ def build_resources(settings: Settings) -> Mapping[str, Any]:
         settings.price_card,
         settings.environment,
         code_version=code_version(),
-        config_version=config_version(settings),
+        config_version=lambda: config_version(settings, segment_policy_of(settings).version),
     )
     meter.gate = Gate(lambda: escrow_of(settings))
     return {
         "settings": settings,
         "span": data_span(settings),
         "source": source_of(settings),
-        "segment_policy": load_policy(settings.segment_policy, SegmentPolicy.parse),
+        # Looked at for every run and tick: a lever may have been applied or taken back since.
+        "segment_policy": dg.ResourceDefinition(lambda _: segment_policy_of(settings)),
         "lake": lake,
         "mover": dg.ResourceDefinition(lambda _: mover_of(settings, lake)),  # opened when asked
         "meter": meter,

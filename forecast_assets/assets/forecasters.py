@@ -27,7 +27,7 @@ from forecast_core.backtest import Past
 from forecast_core.cells import Cells
 from forecast_core.rungs import gbm, statistical
 from forecast_core.schema import TABLES
-from forecast_core.segments import SegmentPolicy
+from forecast_core.segments import SegmentPolicy, served
 from forecast_core.settlement import Share
 from resources import DataSpan, Settings
 from resources.meter import Meter, metered
@@ -88,7 +88,7 @@ def forecasters(
     rows = []
     for name in context.partition_keys:
         for_all = name in (ALIGNMENT, SPREAD)
-        members = segments if for_all else segments.filter(segment_group=name)
+        members = segments if for_all else served(segments, name)
         one = fit(name, members)
         rung = name if for_all else segment_policy.group(name).rung
         version = f"{cutoff:%Y%m%d}-{hashlib.sha256(one.artefact).hexdigest()[:8]}"

@@ -16,12 +16,14 @@ from forecast_assets.assets.incidents import cost_incidents, cost_policy
 from forecast_core.lever_decisions import Event, Refusal, why_propose
 from forecast_core.lever_tracking import Tracked, review_of, tracked
 from forecast_core.live_accuracy import ALL
+from forecast_core.segments import SegmentPolicy
 from forecast_core.spend_forecast import Spend
 from resources import Settings
 from resources.decision_store import DecisionStore
 from resources.escrow import Escrow
 from resources.lake import Lake
 from resources.meter import Meter, metered
+from resources.policies import load_policy
 
 HISTORY_DAYS = 84
 MOST = 0.5  # of what the levers act on, asked for at once
@@ -91,7 +93,8 @@ def _answer(
     if budget is not None and spend.expected > budget:
         shares.append((spend.expected - budget) / spend.expected)
     wanted = min(max(shares, default=0.1), MOST) * float(acts_on)
-    found = lever_proposals.propose(store, cost_policy(), backtests, wanted, reason, now)
+    base = load_policy(settings.segment_policy, SegmentPolicy.parse).version
+    found = lever_proposals.propose(store, cost_policy(), base, backtests, wanted, reason, now)
     if isinstance(found, Refusal):
         return f"{reason}; no proposal: {found.reason}", None
     saves = f"saves {found.saving_expected:.6f} of {float(acts_on):.6f}"

@@ -31,7 +31,7 @@ from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantil
 from forecast_core.rungs import floor, gbm, granted, statistical
 from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
-from forecast_core.segments import Rung, SegmentPolicy
+from forecast_core.segments import Rung, SegmentPolicy, served
 from forecast_core.settlement import Share
 from resources import DataSpan, Settings
 from resources.gate import granted as terms_of
@@ -128,6 +128,7 @@ def prediction_daily(
     terms = terms_of(context.instance, context.run)
     laps = Laps(meter, context, "predict_seconds")
     models: dict[bytes, gbm.Model] = {}  # read once, used for every store
+    rungs = {group.name: group.rung for group in segment_policy.content.groups}
     networks = Networks(cleaned_sales)
     newcomers = Newcomers(cleaned_sales)
 
@@ -141,7 +142,8 @@ def prediction_daily(
         better: dict[Rung, pl.DataFrame] = {}
         shapes: alignment.Shapes | None = None
         spreads: Spreads | None = None
-        latest = granted.within(forecasters.latest(cutoff, by=["segment_group"]), terms.rung)
+        fitted = granted.by_group(forecasters.latest(cutoff, by=["segment_group"]), rungs)
+        latest = granted.within(fitted, terms.rung)
         shares = _shares(segments, latest, store_id)
         laps.lap(*shares.values())
         for row in latest.iter_rows(named=True):
@@ -152,9 +154,11 @@ def prediction_daily(
             if row["rung"] == SPREAD:
                 spreads = Spreads.from_bytes(row["artefact"])
                 continue
-            members = segments.filter(segment_group=row["segment_group"])
+            members = served(segments, row["segment_group"])
             if members.is_empty():
                 continue
+            reach = segment_policy.group(row["segment_group"]).horizon or settings.horizon
+            reach = min(span.days(reach), horizon)
             if row["rung"] == "gbm":
                 artefact = row["artefact"]
                 if artefact not in models:
@@ -162,19 +166,18 @@ def prediction_daily(
                 model = models[artefact]
                 prices = daily_prices(raw_prices.frame(planned), ahead.first, ahead.last)
                 rows = model.predict(
-                    feature_sales.frame(today), prices, members, raw_calendar, cutoff, horizon
+                    feature_sales.frame(today), prices, members, raw_calendar, cutoff, reach
                 )
             elif row["rung"] == "statistical":
                 sales = cleaned_sales.frame(today.back(statistical.HISTORY_DAYS), SALES)
                 classes = dict(members.select("item_id", "demand_class").iter_rows())
-                rows = statistical.predict(row["artefact"], sales, classes, cutoff, horizon)
+                rows = statistical.predict(row["artefact"], sales, classes, cutoff, reach)
             elif row["rung"] == "neural":
                 everyone = demand_segments.latest(cutoff).filter(segment_group=row["segment_group"])
                 rows = networks.forecast(row["artefact"], everyone, store_id, cutoff, horizon)
             else:
                 continue
-            reach = segment_policy.group(row["segment_group"]).horizon or settings.horizon
-            rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=span.days(reach)))
+            rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=reach))
             better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
             laps.lap(shares[row["segment_group"]])
         rows = upgraded(_explained(base, segments), better)

@@ -40,7 +40,13 @@ def propose(
     today = frame.filter(frame["level"] == 0).group_by("group").agg(cost=_mean("cost"))
     try:
         decision = propose_levers(
-            store, policy, frame, _wanted(save, float(today["cost"].sum())), reason, _now()
+            store,
+            policy,
+            _base_version(),
+            frame,
+            _wanted(save, float(today["cost"].sum())),
+            reason,
+            _now(),
         )
     except ValueError as error:
         _fail(str(error))
@@ -82,12 +88,11 @@ def reject(decision_id: str, by: By, reason: Annotated[str, typer.Option(help="w
 
 @app.command()
 def apply(decision_id: str, by: By) -> None:
-    """Put an approved decision in force; the policy's effective version changes."""
-    from resources.cost_policy import read_cost_policy
+    """Put an approved decision in force: runs from now on follow it."""
     from resources.lever_proposals import put_in_force
 
-    policy = read_cost_policy(_policy_path())
-    _told(decision_id, "applied", put_in_force(_store(), policy, decision_id, by, _now()))
+    done = put_in_force(_store(), _base_version(), decision_id, by, _now())
+    _told(decision_id, "applied", done)
 
 
 @app.command()
@@ -106,17 +111,19 @@ def review(
 
 @app.command()
 def revert(decision_id: str, by: By, reason: Annotated[str, typer.Option(help="why")]) -> None:
-    """Take it out of force."""
-    _append(decision_id, "reverted", {"by": by, "reason": reason})
-    typer.echo(f"policy version {_version()}")
-
-
-def _version() -> str:
-    """Effective version of the policy under the levers in force."""
-    from resources.cost_policy import read_cost_policy
+    """Take it out of force: runs from now on go without it."""
     from resources.lever_proposals import effective_version
 
-    return effective_version(_store(), read_cost_policy(_policy_path()))
+    _append(decision_id, "reverted", {"by": by, "reason": reason})
+    typer.echo(f"policy version {effective_version(_store(), _base_version())}")
+
+
+def _base_version() -> str:
+    """The version that the segment policy's file states."""
+    from forecast_core.segments import SegmentPolicy
+    from resources.policies import load_policy
+
+    return load_policy(Settings.from_environment().segment_policy, SegmentPolicy.parse).version
 
 
 def _append(key: str, action: Action, details: dict[str, Any]) -> None:

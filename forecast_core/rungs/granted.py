@@ -1,10 +1,13 @@
-"""What forecasters may serve when admission granted a rung below the one that segments earn.
+"""What forecasters may serve when admission or a lever says a rung below their own.
 
 Belongs here: which fitted forecaster serves a group under a granted rung, and the reason that each
-forecast then carries. Does not: granting (`forecast_core.admission`), forecasting (the rungs).
+forecast then carries. Does not: granting (`forecast_core.admission`, `forecast_core.segments`),
+forecasting (the rungs).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import polars as pl
 
@@ -24,15 +27,31 @@ def within(forecasters: pl.DataFrame, rung: str | None) -> pl.DataFrame:
     """
     if rung is None or rung not in RUNGS:
         return forecasters
-    most = RUNGS.index(rung)
-    known = pl.col("rung").is_in(RUNGS)
-    above = pl.col("rung").is_in(RUNGS[most + 1 :])
-    if rung == "floor":
-        return forecasters.filter(known & ~above)
+    kept = _at_most(forecasters, rung, _methods(forecasters))
+    return kept.filter(pl.col("rung").is_in(RUNGS)) if rung == "floor" else kept
+
+
+def by_group(forecasters: pl.DataFrame, rungs: Mapping[str, str]) -> pl.DataFrame:
+    """The forecasters, those of each group not above its rung: what a policy that became cheaper
+    since they were fit lets serve. A group without a rung here stays as it is.
+    """
+    methods = _methods(forecasters)
+    parts = [
+        _at_most(part, rungs[str(name)], methods) if name in rungs else part
+        for (name,), part in forecasters.group_by("segment_group", maintain_order=True)
+    ]
+    return pl.concat([forecasters.clear(), *parts])
+
+
+def _methods(forecasters: pl.DataFrame) -> bytes:
+    chosen = forecasters.filter(rung="statistical")["artefact"].to_list()
+    return chosen[0] if chosen else statistical.artefact({})
+
+
+def _at_most(forecasters: pl.DataFrame, rung: str, artefact: bytes) -> pl.DataFrame:
+    above = pl.col("rung").is_in(RUNGS[RUNGS.index(rung) + 1 :])
     if rung != "statistical":
         return forecasters.filter(~above)
-    chosen = forecasters.filter(rung="statistical")["artefact"].to_list()
-    artefact = chosen[0] if chosen else statistical.artefact({})
     return forecasters.with_columns(
         artefact=pl.when(above).then(pl.lit(artefact, pl.Binary)).otherwise("artefact"),
         rung=pl.when(above).then(pl.lit("statistical")).otherwise("rung"),

@@ -52,6 +52,16 @@ def test_under_the_floor_nothing_is_fitted() -> None:
     assert granted.within(FITTED, "floor")["segment_group"].to_list() == ["dormant"]
 
 
+def test_a_group_whose_policy_became_cheaper_is_served_by_no_dearer_rung() -> None:
+    rungs = {"core": "statistical", "star": "floor", "long_tail": "gbm"}
+    served = dict(granted.by_group(FITTED, rungs).select("segment_group", "rung").iter_rows())
+    assert served == {
+        "dormant": "floor", "long_tail": "statistical", "core": "statistical",
+        "alignment": "alignment", "spread": "spread",
+    }  # fmt: skip
+    assert granted.by_group(FITTED, {}).equals(FITTED)
+
+
 def test_what_is_degraded_says_from_what_to_what_and_why() -> None:
     said = granted.said(ROWS, SEGMENTS, "statistical", "prod/day has 0.1 left (money)")
     reasons = dict(said.select("item_id", "reason").iter_rows())

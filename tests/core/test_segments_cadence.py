@@ -49,6 +49,13 @@ def test_a_group_is_due_when_its_fit_is_as_old_as_its_cadence(policy: SegmentPol
     assert set(due(policy, {}, AS_OF)) == set(cadence)
 
 
+def test_a_fit_of_another_rung_than_the_policy_says_is_due(policy: SegmentPolicy) -> None:
+    rungs = {g.name: g.rung for g in policy.content.groups if g.enabled}
+    fresh = dict.fromkeys(rungs, AS_OF)
+    assert due(policy, fresh, AS_OF, rungs=rungs) == []
+    assert due(policy, fresh, AS_OF, rungs={**rungs, "gbm_core": "floor"}) == ["gbm_core"]
+
+
 def test_a_group_that_is_off_takes_nobody_and_is_never_due(policy: SegmentPolicy) -> None:
     off = {g.name for g in policy.content.groups if not g.enabled}
     assert "neural_core" in off

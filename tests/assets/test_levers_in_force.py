@@ -1,0 +1,59 @@
+"""A lever that is applied changes what the next run does; taken back, the run is as before."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+GROUP = "gbm_core"
+
+
+@pytest.fixture
+def house(finished: tuple[Any, str], tmp_path: Path) -> Any:
+    """A copy of the finished installation, with measured levers for the gbm's group."""
+    root = tmp_path / "copy"
+    shutil.copytree(finished[0].root, root)
+    environment = {
+        **finished[0].environment,
+        "FORECAST_DATA": str(root / "data"),
+        "DAGSTER_HOME": str(root / "dagster"),
+    }
+    measured = [
+        {"group": GROUP, "lever": "simpler_forecaster", "level": level, "fold": fold,
+         "cost": 10.0 - 4.0 * level, "error": 0.5 + 0.01 * level + 0.001 * fold, "value": 100.0}
+        for level in (0, 1, 2) for fold in range(3)
+    ]  # fmt: skip
+    pl.DataFrame(measured).write_parquet(root / "data" / "dev" / "lever_backtests.parquet")
+    return replace(finished[0], root=root, environment=environment)
+
+
+def run(house: Any, cutoff: str) -> dict[str, int]:
+    """Forecast again with the last forecasters: rung -> rows."""
+    out = house.root / "forecast.parquet"
+    done = house.forecast("run", "--no-land", "--no-train", "--cutoff", cutoff, "--out", str(out))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return dict(pl.read_parquet(out).group_by("rung").len().iter_rows())
+
+
+def levers(house: Any, *arguments: str) -> str:
+    done = house.forecast("levers", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_lever_changes_the_next_run_and_its_revert_restores_it(house: Any) -> None:
+    cutoff = "2025-06-01"
+    before = run(house, cutoff)
+    assert before["gbm"] > 0
+    key = levers(house, "propose", "--save=80%", "--json").split('"decision": "')[1][:12]
+    levers(house, "approve", key, "--by=owner")
+    assert "policy version 1+" in levers(house, "apply", key, "--by=owner")
+    under = run(house, cutoff)
+    assert under.get("gbm", 0) == 0 and sum(under.values()) == sum(before.values())
+    said = levers(house, "revert", key, "--by=owner", "--reason=stock-outs")
+    assert said.strip().endswith("policy version 1")
+    assert run(house, cutoff) == before

@@ -8,7 +8,7 @@ One evaluation asks for one backfill, in which neighbouring partitions are one r
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ import dagster as dg
 
 from forecast_core.schema import TABLES
 from forecast_core.staleness import Chosen, Known, Refresh, choose, why_stale
+from forecast_core.tiers import next_month
 from resources.partition_keys import decode
 
 # What an evaluation is told of stale partitions: (asset, key -> why) -> what could be refreshed.
@@ -68,14 +69,46 @@ def _known(context: dg.AutomationContext[Any]) -> list[Known]:
     """When every candidate partition and the newest of its sources were made."""
     instance, graph = context.asset_graph_view.instance, context.asset_graph
     keys = context.candidate_subset.expensively_compute_partition_keys()
-    made = times(instance, context.key)
-    sources: dict[str, datetime] = {}
-    for parent in graph.get(context.key).parent_keys:
-        if graph.get(parent).partitions_def != context.partitions_def:
-            continue  # read by another cut: a new calendar is no reason to make years again
-        for key, at in times(instance, parent).items():
-            sources[key] = max(at, sources.get(key, at))
+    made, sources = times(instance, context.key), sources_of(instance, graph, context.key)
     return [Known(key, made.get(key), sources.get(key)) for key in sorted(keys)]
+
+
+def sources_of(instance: dg.DagsterInstance, graph: Any, asset: dg.AssetKey) -> dict[str, datetime]:
+    """When the newest source of each partition was made: those of its key, and of the months
+    before it that it looks back on.
+
+    A parent cut otherwise is left out: a new calendar is no reason to make years again.
+    """
+    found: dict[str, datetime] = {}
+    node = graph.get(asset)
+    for parent in node.parent_keys:
+        if graph.get(parent).partitions_def != node.partitions_def:
+            continue
+        back = _months_back(node.partition_mappings.get(parent))
+        for key, at in times(instance, parent).items():
+            for later in _reached(key, back):
+                found[later] = max(at, found.get(later, at))
+    return found
+
+
+def _months_back(mapping: dg.PartitionMapping | None) -> int:
+    """How many months before its own a partition reads of a parent."""
+    if not isinstance(mapping, dg.MultiPartitionMapping):
+        return 0
+    month = mapping.downstream_mappings_by_upstream_dimension.get("month")
+    window = month.partition_mapping if month is not None else None
+    return -(window.start_offset or 0) if isinstance(window, dg.TimeWindowPartitionMapping) else 0
+
+
+def _reached(key: str, back: int) -> Iterator[str]:
+    """The keys of the month and of those that look back on it."""
+    yield key
+    text, bar, store = key.partition("|")
+    if back:
+        month = date.fromisoformat(text)
+        for _ in range(back):
+            month = next_month(month)
+            yield f"{month}{bar}{store}"
 
 
 def times(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, datetime]:

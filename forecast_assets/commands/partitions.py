@@ -33,7 +33,7 @@ def stale(asset: Asset) -> None:
     """What is stale or missing, what would be refreshed now, and why the rest waits."""
     import dagster as dg
 
-    from forecast_assets.automation import times
+    from forecast_assets.automation import sources_of, times
     from forecast_assets.definitions import defs
     from forecast_core.staleness import Known, choose, why_stale
     from resources.backfill_worth import appraise
@@ -44,16 +44,16 @@ def stale(asset: Asset) -> None:
     node = graph.get(dg.AssetKey(asset))
     now = datetime.now(UTC)
     with dg.DagsterInstance.get() as instance:
-        made = times(instance, node.key)
-        sources: dict[str, datetime] = {}
-        for parent in node.parent_keys:
-            if graph.get(parent).partitions_def == node.partitions_def:
-                for key, at in times(instance, parent).items():
-                    sources[key] = max(at, sources.get(key, at))
+        made, sources = times(instance, node.key), sources_of(instance, graph, node.key)
+        existing = set(
+            node.partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+            if node.partitions_def is not None
+            else ()
+        )
     promise = _promise(asset)
     found = {
         key: reason
-        for key in sorted({*made, *sources})
+        for key in sorted({*made, *sources} & existing)
         if (reason := why_stale(Known(key, made.get(key), sources.get(key)), promise, now))
     }
     policy = lifecycle_policy_of(settings).backfill

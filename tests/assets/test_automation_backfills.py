@@ -70,3 +70,38 @@ def test_missing_and_stale_partitions_are_asked_for_where_worthwhile(
     assert asked(instance, 2) == {"2025-02-01|A"}, "B is not worth it"
     make(instance, "feature_sales", "2025-02-01|A")
     assert asked(instance, 3) == set()
+
+
+def test_a_corrected_month_makes_the_months_that_look_back_on_it_stale_and_no_other(
+    instance: dg.DagsterInstance,
+) -> None:
+    back = dg.MultiPartitionMapping(
+        {
+            "month": dg.DimensionPartitionMapping(
+                "month",
+                dg.TimeWindowPartitionMapping(
+                    start_offset=-1, allow_nonexistent_upstream_partitions=True
+                ),
+            ),
+            "store": dg.DimensionPartitionMapping("store", dg.IdentityPartitionMapping()),
+        }
+    )
+
+    @dg.asset(
+        name="feature_sales",
+        partitions_def=CUT,
+        ins={"cleaned_sales": dg.AssetIn(partition_mapping=back)},
+        automation_condition=StaleAndWorthwhile(timedelta(hours=1), 100.0, 100, appraise),
+    )
+    def looking_back(cleaned_sales: None) -> None: ...
+
+    every = [f"2025-0{month}-01|A" for month in range(1, 5)]
+    make(instance, "cleaned_sales", *every)
+    make(instance, "feature_sales", *every)
+    make(instance, "cleaned_sales", "2025-02-01|A")
+    done = dg.evaluate_automation_conditions(
+        [cleaned_sales, looking_back],
+        instance,
+        evaluation_time=datetime.now(UTC) + timedelta(hours=2),
+    )
+    assert set(done.get_requested_partitions(dg.AssetKey("feature_sales"))) == set(every[1:3])

@@ -26,6 +26,8 @@ from forecast_core import alignment
 from forecast_core.by_store import ByStore
 from forecast_core.calibration import Spreads
 from forecast_core.cells import Cells
+from forecast_core.closures import nothing_when_shut
+from forecast_core.known_ahead import CLOSED
 from forecast_core.prices import daily_prices
 from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantiles
 from forecast_core.rungs import floor, gbm, granted, statistical
@@ -131,6 +133,7 @@ def prediction_daily(
     rungs = {group.name: group.rung for group in segment_policy.content.groups}
     networks = Networks(cleaned_sales)
     newcomers = Newcomers(cleaned_sales)
+    closing = CLOSED in raw_prices.columns()
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
         segments = demand_segments.latest(cutoff, stores=store_id)
@@ -192,6 +195,9 @@ def prediction_daily(
             departments = segments.select("item_id", "store_id", "dept_id")
             rows = alignment.align(rows, departments, shapes, raw_calendar, level)
         rows = _spread_out(rows, segments, spreads, segment_policy)
+        if closing:
+            spans = raw_prices.frame(planned, ["date", "until", CLOSED])
+            rows = nothing_when_shut(rows, spans)
         laps.lap(*shares.values())
         return rows
 

@@ -5,24 +5,15 @@ ran. Does not: comparing (`forecast_core.source_changes`), or any other source: 
 whole (`batch.Cycle.landing`).
 """
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 from forecast_assets.batch import Cycle, Stage, StageResult
 from forecast_core.landing import blocks
-from forecast_core.source_changes import Change, changes
+from forecast_core.source_changes import Change, SourceChanged, changes
 from resources import Settings
 from resources.landed import Landed, Parts, Survey, over, parts, stage_of, survey
 from resources.mapped_source import MappedSource
 from resources.wiring import lake_of, source_of
-
-
-class SourceChanged(RuntimeError):
-    """The source differs from what was landed in a way that could lose or double history."""
-
-    def __init__(self, found: Sequence[Change]) -> None:
-        self.changes = tuple(found)
-        super().__init__("; ".join(change.text for change in found if change.holds))
 
 
 class Landing:

@@ -10,7 +10,7 @@ a person accepts it. What only adds (a column, a store, a department) goes on an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -50,6 +50,14 @@ class State:
     def stores(self) -> set[str]:
         """Stores with sales."""
         return set(self.series["store_id"].drop_nulls())
+
+
+class SourceChanged(RuntimeError):
+    """The source differs from what was landed in a way that could lose or double history."""
+
+    def __init__(self, found: Sequence[Change]) -> None:
+        self.changes = tuple(found)
+        super().__init__("; ".join(change.text for change in found if change.holds))
 
 
 def kind_of(values: pl.Series, decimal: str = ".") -> str:

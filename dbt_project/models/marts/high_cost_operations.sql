@@ -10,7 +10,9 @@ with charged as (
         min(began) as began,
         string_agg(distinct forecaster, ', ' order by forecaster)
             filter (where forecaster <> 'none') as forecasters,
-        bool_or(forecaster = 'neural') as is_neural,
+        -- a run that serves many groups is what most of its money went to
+        2 * sum(case when forecaster = 'neural' then billed_cost else 0 end)
+            > sum(billed_cost) as is_neural,
         max(attempt) as attempts,
         sum(billed_cost) filter (where status not in ('success')) as failed_cost,
         sum(billed_cost) as billed_cost

@@ -47,6 +47,7 @@ class Kind:
     row: int | None = None
     says: tuple[str, ...] = ()
     fine: bool = False
+    file: str = ""  # that is named, where it is another than the sales
     mapping: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,6 +127,27 @@ def _stores(text: str) -> Callable[[Path], None]:
         (folder / "stores.csv").write_text(text)
 
     return write
+
+
+def _prices(price: str, day: str = "2024-01-01", more: str = "") -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        _text(lambda given: given)(folder)
+        (folder / "prices.csv").write_text(f"day,item,price\n{day},apple,{price}\n{more}")
+
+    return write
+
+
+PRICED = {
+    "sales": {name: spec for name, spec in MAPPING["sales"].items() if name != "sell_price"},
+    "prices": {"files": "prices.csv", "date": "day", "item_id": "item", "sell_price": "price"},
+}
+
+
+def _depts(given: list[str]) -> list[str]:
+    """Departments in a column; one line puts its item into another."""
+    held = [f"{line},{line.split(',')[2][0]}-food" for line in given[1:]]
+    held[3] = held[3].replace("a-food", "b-food")
+    return [f"{given[0]},dept", *held]
 
 
 GZ = _sales(files="sales.csv.gz")
@@ -255,7 +277,44 @@ KINDS: tuple[Kind, ...] = (
         mapping=JOINED,
     ),
     Kind("fractional week number", _cell(5, 0, "1.5"), "unparseable_date", 5),
+    # Prices that cannot be used: told, and their sales are kept without one.
+    Kind("negative price", _cell(5, 4, "-1"), "price_not_positive", 5),
+    Kind("text for a price", _cell(5, 4, "free"), "unparseable_price", 5),
+    Kind("infinite price", _cell(5, 4, "inf"), "non_finite_price", 5),
+    Kind(
+        "text in a price table",
+        _prices("free"),
+        "unparseable_price",
+        2,
+        file="prices.csv",
+        mapping=PRICED,
+    ),
+    Kind(
+        "price of zero in its table",
+        _prices("0"),
+        "price_not_positive",
+        2,
+        file="prices.csv",
+        mapping=PRICED,
+    ),
+    Kind(
+        "no date in a price table",
+        _prices("2.5", ""),
+        "unparseable_price",
+        2,
+        file="prices.csv",
+        mapping=PRICED,
+    ),
+    Kind(
+        "price twice",
+        _prices("2.5", more="2024-01-01,apple,3\n"),
+        "duplicate_price",
+        3,
+        file="prices.csv",
+        mapping=PRICED,
+    ),
     # Rows that are unusual, and fine.
+    Kind("item in two departments", _text(_depts), fine=True, mapping=_sales(dept_id="dept")),
     Kind("byte-order mark", _bytes(lambda b: b"\xef\xbb\xbf" + b), fine=True),
     Kind("CR LF", _bytes(lambda b: b.replace(b"\n", b"\r\n")), fine=True),
     Kind("CR alone", _bytes(lambda b: b.replace(b"\n", b"\r")), fine=True),
@@ -263,6 +322,4 @@ KINDS: tuple[Kind, ...] = (
     Kind("blank lines", _text(lambda g: [*g[:5], "", "", *g[5:], ""]), fine=True),
     Kind("no newline at the end", _bytes(lambda b: b[:-1]), fine=True),
     Kind("quotes and a newline within", _cell(5, 2, '"apple"'), fine=True),
-    Kind("negative price", _cell(5, 4, "-1"), fine=True),
-    Kind("text for a price", _cell(5, 4, "free"), fine=True),
 )

@@ -14,6 +14,7 @@ import yaml
 
 from benchmarks._malformed_kinds import DAYS, KINDS, MAPPING, Kind, lines
 from forecast_core.clean import clean
+from forecast_core.quarantine_told import REMEDIES, told
 from forecast_core.source_error import SourceError
 from resources.mapped_source import MappedSource
 
@@ -60,14 +61,24 @@ def judge(kind: Kind, folder: Path) -> tuple[bool, bool]:
         rows, kept = rows + sales.height, kept + real.height
         merged += int(real["source_rows"].sum()) - real.height
         quarantined += done.quarantined.height
-        for row in done.quarantined.iter_rows(named=True):
-            if row["rule"] == kind.rule and row["source_row"] == kind.row:
-                named = bool(row["source_file"])
-    given = sum(file.rows for file in source.manifest.files)
+        for rows_out in (done.quarantined, done.refused_prices):
+            for row in rows_out.iter_rows(named=True):
+                if row["rule"] == kind.rule and row["source_row"] == kind.row:
+                    named = _said(told(row), kind)
+    given = sum(file.rows for file in source.manifest.files if file.table == "sales")
     whole = given == rows == kept + merged + quarantined
     if kind.fine:
         whole = whole and rows == 4 * DAYS == len(lines()) - 1 and not quarantined
     return named, whole
+
+
+def _said(text: str, kind: Kind) -> bool:
+    """File, row, rule and remedy stand in what a person is told of a row."""
+    remedy = REMEDIES.get(kind.rule or "", "")
+    file = kind.mapping.get("sales", MAPPING["sales"])["files"]
+    return bool(remedy) and all(
+        part in text for part in (f"{kind.file or file}, row {kind.row}: {kind.rule} (", remedy)
+    )
 
 
 def _other(error: SourceError, kind: Kind) -> bool:

@@ -22,7 +22,7 @@ from forecast_core.schema import TABLES
 
 AHEAD_DAYS = 366  # a price is taken to hold so long past the last sale
 CLOSED = "x_closed"
-_MARK = ("source_row", "defect")
+_MARK = ("source_row", "source_file", "defect")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def price_rows(held: KnownAhead, store_id: str, first: date, last: date) -> pl.D
     shut = _closures(held, sound)
     if held.covariates or shut is not None:
         spans = _with_covariates(spans, held, sound, shut, first, end)
-    extras = [c for c in spans.columns if c.startswith("x_")]
+    extras = ["source_file", *(c for c in spans.columns if c.startswith("x_"))]
     return TABLES["raw_prices"].conform(
         spans.with_columns(store_id=pl.lit(store_id)).select(*TABLES["raw_prices"].columns, *extras)
     )
@@ -83,16 +83,21 @@ def _given(
 
 
 def _from_sales(sound: pl.DataFrame, policy: Policy, end: date) -> pl.DataFrame:
-    """A price seen on a sale holds until another is seen, and back to the item's first day."""
+    """A price seen on a sale holds until another is seen, and back to the item's first day.
+
+    One that cannot be read is none, from its day on until one that can.
+    """
     begins = _begins(sound, policy)
+    wrong = pl.col("price_defect") if "price_defect" in sound.columns else pl.lit(None, pl.String)
     seen = (
-        sound.filter(pl.col("sell_price").is_not_null())
+        sound.with_columns(defect=wrong)
+        .filter(pl.col("sell_price").is_not_null() | pl.col("defect").is_not_null())
         .sort("item_id", "date", "source_row")
         .unique(["item_id", "date"], keep="first", maintain_order=True)
         .join(begins, on="item_id", maintain_order="left")
     )
     first = pl.int_range(pl.len()).over("item_id") == 0
-    changed = (pl.col("sell_price") != pl.col("sell_price").shift(1)) | first
+    changed = pl.col("sell_price").ne_missing(pl.col("sell_price").shift(1)) | first
     return (
         seen.filter(first | changed.over("item_id"))
         .with_columns(
@@ -100,7 +105,6 @@ def _from_sales(sound: pl.DataFrame, policy: Policy, end: date) -> pl.DataFrame:
         )
         .with_columns(
             until=pl.col("date").shift(-1).over("item_id").dt.offset_by("-1d").fill_null(end),
-            defect=pl.lit(None, pl.String),
         )
         .select("item_id", "date", "until", "sell_price", *_MARK)
     )
@@ -113,6 +117,7 @@ def _worth_one(sound: pl.DataFrame, policy: Policy, end: date) -> pl.DataFrame:
         pl.lit(end).alias("until"),
         pl.lit(1.0).alias("sell_price"),
         pl.lit(0, pl.Int64).alias("source_row"),
+        pl.lit(None, pl.String).alias("source_file"),
         pl.lit(None, pl.String).alias("defect"),
     )
 
@@ -173,7 +178,7 @@ def _with_covariates(
         )
         extras.append(CLOSED)
     step = held.frequency.step
-    like = ["item_id", "sell_price", "defect", "source_row", *extras]
+    like = ["item_id", "sell_price", *_MARK, *extras]
     new = ~pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift(1)) for c in like)
     apart = pl.col("date") != pl.col("date").shift(1).dt.offset_by(f"{step}d")
     return (

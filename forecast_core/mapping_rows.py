@@ -247,7 +247,9 @@ def _long(rows: pl.DataFrame, mapping: SourceMapping, lookups: Lookups) -> pl.Da
     out = {"date": day, **_ids(rows, sales), "units": _scaled(units, mapping)}
     if sales.sell_price is not None:
         # A price that cannot be read costs the sale nothing: it has no price then.
-        out["sell_price"] = _number(rows, sales.sell_price, sales.csv)[0]
+        out["sell_price"], unread = _number(rows, sales.sell_price, sales.csv)
+        if unread.is_not_null().any():
+            out["price_defect"] = unread + " is no number"
     out |= {COVARIATE + c: _signal(rows, spec, sales.csv) for c, spec in sales.covariates.items()}
     if (closed := _closed(rows, sales)) is not None:
         out["closed"] = closed

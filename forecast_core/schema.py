@@ -104,7 +104,7 @@ _ALL = (
         },
         key=("date", "item_id", "store_id"),
         cut="month_store",
-        open_ended=True,  # covariates known ahead, x_<name>
+        open_ended=True,  # source_file of a mapped source; covariates known ahead, x_<name>
     ),
     Table(
         "raw_calendar",

@@ -16,6 +16,7 @@ from forecast_core.clean import Cleaned
 from forecast_core.frequency import Frequency
 
 DEAD_PERIODS = 12  # without a sale at the end: an item is dead
+EXAMPLES = 20  # of a rule and store
 OUTLIER = 10.0  # times an item's own 99th percentile
 
 
@@ -37,14 +38,20 @@ class Report:
     outliers: int = 0
     dead: int = 0
     priced: int = 0
-    refused_prices: int = 0
     rules: Counter[str] = field(default_factory=Counter)
+    price_rules: Counter[str] = field(default_factory=Counter)
     examples: list[pl.DataFrame] = field(default_factory=list)
+    price_examples: list[pl.DataFrame] = field(default_factory=list)
 
     @property
     def quarantined(self) -> int:
         """Rows that broke a rule."""
         return sum(self.rules.values())
+
+    @property
+    def refused_prices(self) -> int:
+        """Price rows that gave no price."""
+        return sum(self.price_rules.values())
 
     @property
     def conserved(self) -> bool:
@@ -63,7 +70,6 @@ class Report:
         self.units += float(kept["units"].sum())
         self.zeros += int((real["units"] == 0).sum())
         self.priced += int(kept["sell_price"].is_not_null().sum())
-        self.refused_prices += cleaned.refused_prices.height
         by_item = kept.group_by("item_id").agg(
             first=pl.col("date").min(),
             last_sale=pl.col("date").filter(pl.col("units") > 0).max(),
@@ -83,7 +89,14 @@ class Report:
         self.holes += max(int(figures["holes"] or 0), 0)
         self.dead += int(figures["dead"])
         self.outliers += int(figures["outliers"])
-        self.rules.update(dict(cleaned.quarantined["rule"].value_counts().iter_rows()))
-        if not cleaned.quarantined.is_empty():
-            few = cleaned.quarantined.group_by("rule", maintain_order=True).head(3)
-            self.examples.append(few)
+        _count(cleaned.quarantined, self.rules, self.examples)
+        # A price row is cut at month ends: the pieces are one row of the source.
+        origin = [c for c in ("source_file", "source_row") if c in cleaned.refused_prices.columns]
+        once = cleaned.refused_prices.unique([*origin, "rule", "item_id"], maintain_order=True)
+        _count(once, self.price_rules, self.price_examples)
+
+
+def _count(rows: pl.DataFrame, rules: Counter[str], examples: list[pl.DataFrame]) -> None:
+    rules.update(dict(rows["rule"].value_counts().iter_rows()))
+    if not rows.is_empty():
+        examples.append(rows.group_by("rule", maintain_order=True).head(EXAMPLES))

@@ -25,6 +25,7 @@ from resources.policies import PolicyError, load_policy
 from resources.source_files import whole
 from resources.source_stage import Manifest, Progress, rows_of, staged
 
+_BESIDE = ("sell_price", "closed", "price_defect")  # of the sales table, and no part of a sale
 LANDED = "landed.json"  # what `resources.landed` remembers, beside the staged runs
 
 
@@ -131,9 +132,7 @@ class MappedSource:
         of either, with what is wrong with it.
         """
         rows = self._held(store_id)
-        rows = rows.drop(
-            [c for c in rows.columns if c in ("sell_price", "closed") or c.startswith("x_")]
-        )
+        rows = rows.drop([c for c in rows.columns if c in _BESIDE or c.startswith("x_")])
         begin, end = self.span()
         whole = first <= begin and end <= last
         return rows if whole else rows.filter(pl.col("date").is_between(first, last))
@@ -201,6 +200,7 @@ class MappedSource:
         alone = store_id == self.stores()[0]
         rows = rows_of(self.stage, "sales", [self._code(store_id), *([None] if alone else [])])
         series = pl.read_parquet(self.stage / "series.parquet")
+        series = _one_place(series, rows)
         rank = series["item_id"].rank("dense").fill_null(0).alias("rank")
         rows = _in_order(rows, rank[rows["series"]])
         files = pl.Series(self.manifest.names, dtype=pl.String)
@@ -240,6 +240,8 @@ class MappedSource:
         given = None
         if self.mapping.prices is not None:
             given = rows_of(self.stage, "prices", [code, None])
+            files = pl.Series(self.manifest.names, dtype=pl.String)
+            given = given.with_columns(files[given["file"]].alias("source_file"))
         known = [
             rows_of(self.stage, f"known_{at}", [code, None])
             for at in range(len(self.mapping.known))
@@ -259,6 +261,23 @@ class MappedSource:
             first,
             last,
         )
+
+
+def _one_place(series: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """`series` (a row a number) with one department, category and state for each item of a store:
+    those of its last sale. An item that was moved takes its history along."""
+    held = series.filter(pl.col("series").is_in(rows["series"].unique().implode()))
+    again = held.filter(pl.struct("item_id", "store_id").is_duplicated()).drop_nulls(
+        ["item_id", "store_id"]
+    )
+    if again.is_empty():
+        return series
+    last = rows.group_by("series").agg(pl.col("date").max())
+    placed = again.join(last, on="series").sort("date", "series", nulls_last=False)
+    others = ["dept_id", "cat_id", "state_id"]
+    newest = placed.group_by("item_id", "store_id").agg(pl.col(others).drop_nulls().last())
+    moved = again.select("series", "item_id", "store_id").join(newest, on=["item_id", "store_id"])
+    return series.update(moved.select("series", *others), on="series")
 
 
 def _in_order(rows: pl.DataFrame, rank: pl.Series) -> pl.DataFrame:

@@ -18,6 +18,8 @@ import typer
 from resources import Settings
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     import polars as pl
     import rich.console
     import rich.progress
@@ -123,6 +125,7 @@ def quarantine(mapping: Given, rule: str | None = None, limit: int = 20) -> None
 
     settings = Settings.from_environment(source=str(mapping))
     settings.adopt()
+    from forecast_core.quarantine_told import lines
     from resources.wiring import lake_of
 
     table = lake_of(settings).table("quarantined_sales")
@@ -132,7 +135,7 @@ def quarantine(mapping: Given, rule: str | None = None, limit: int = 20) -> None
     rows = table.read().frame
     if rule is not None:
         rows = rows.filter(pl.col("rule") == rule)
-    for line in _lines(rows.head(limit).collect()):
+    for line in lines(rows.head(limit).collect()):
         typer.echo(line)
 
 
@@ -224,7 +227,6 @@ def _print_report(
     last: str,
     show: int,
 ) -> None:
-    import polars as pl
     from rich.table import Table
 
     table = Table("what", "figure", title=f"{source.name}: {source.path}")
@@ -254,28 +256,32 @@ def _print_report(
     for name, value in figures.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
     console.print(table)
-    if report.quarantined:
-        rules = Table("rule", "rows", title="What would be quarantined")
-        for rule, rows in report.rules.most_common():
-            rules.add_row(rule, f"{rows:,}")
-        console.print(rules)
-        few = pl.concat(report.examples, how="diagonal_relaxed")
-        for line in _lines(few.group_by("rule", maintain_order=True).head(show)):
-            console.print(line, soft_wrap=True, markup=False)
+    _print_rules(console, "What would be quarantined", report.rules, report.examples, show)
+    title = "Prices that would not be taken; their sales are kept"
+    _print_rules(console, title, report.price_rules, report.price_examples, show)
 
 
-def _lines(rows: "pl.DataFrame") -> Iterator[str]:
-    """file, row: rule (reason): raw text."""
-    from forecast_core.clean import PRICE_RULES, RULES
+def _print_rules(
+    console: "rich.console.Console",
+    title: str,
+    rules: "Counter[str]",
+    examples: "list[pl.DataFrame]",
+    show: int,
+) -> None:
+    import polars as pl
+    from rich.table import Table
 
-    meaning = {rule.name: rule.meaning for rule in (*RULES, *PRICE_RULES)}
-    for row in rows.iter_rows(named=True):
-        why = row.get("defect") or meaning.get(row["rule"], row["rule"])
-        text = (
-            row.get("raw_text")
-            or f"{row['date']},{row['item_id']},{row['store_id']},{row['units']}"
-        )
-        yield f"{row.get('source_file')}, row {row['source_row']}: {row['rule']} ({why}): {text}"
+    from forecast_core.quarantine_told import lines
+
+    if not rules:
+        return
+    table = Table("rule", "rows", title=title)
+    for rule, rows in rules.most_common():
+        table.add_row(rule, f"{rows:,}")
+    console.print(table)
+    few = pl.concat(examples, how="diagonal_relaxed")
+    for line in lines(few.group_by("rule", maintain_order=True).head(show)):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _cost(report: "Report") -> str:

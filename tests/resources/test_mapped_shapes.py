@@ -148,3 +148,12 @@ def test_a_database_is_read_by_its_query(tmp_path: Path) -> None:
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(content))
     kept, _ = everything(MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged"))
     assert kept["units"].sum() == 55
+
+
+def test_an_item_that_was_moved_takes_its_history_along(tmp_path: Path) -> None:
+    rows = ["date,store,item,dept,units"]
+    rows += [f"2024-01-{day:02d},a,x,{'old' if day < 8 else 'new'},1" for day in range(1, 11)]
+    (tmp_path / "sales.csv").write_text("\n".join(rows))
+    kept, quarantined = everything(proposed(tmp_path))
+    assert kept["dept_id"].unique().to_list() == ["new"]
+    assert kept.height == 10 and quarantined.is_empty()

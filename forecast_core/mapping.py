@@ -269,6 +269,7 @@ class SourceMapping(_Part):
     delivery: the files hold all there is (`whole`), or what is new and corrected since the last
         load (`changes`): rows then replace those of the same date, item and store, and the rest
         stays.
+    fixes: corrections of single rows, as `forecast source quarantine --out` lays them out.
     """
 
     version: Literal[1] = 1
@@ -282,8 +283,14 @@ class SourceMapping(_Part):
     known: tuple[Facts, ...] = ()
     calendar: Calendar | None = None
     policy: Policy = Policy()
+    fixes: tuple[str, ...] = ()
     first: date | None = None
     last: date | None = None
+
+    @field_validator("fixes", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _whole(self) -> SourceMapping:

@@ -371,10 +371,7 @@ def _unpivoted(
         return out
     bad_units = None
     if wrong:
-        grid = np.full(units.shape, None, dtype=object)
-        for across, text in wrong:
-            grid[:, across] = text.to_numpy(allow_copy=True)
-        bad_units = pl.Series(grid.ravel()[cells], dtype=pl.String)
+        bad_units = _scattered(wrong, width, cells, out.height)
     bad_day = None if bad is None else bad[pl.Series(down)]
 
     def cell_text(at: pl.Series) -> pl.DataFrame:
@@ -383,6 +380,22 @@ def _unpivoted(
         return pl.DataFrame([out["date"][at].cast(pl.String), *shown])
 
     return _marked(out, bad_day, bad_units, mapping.sales, cell_text, cells=True)
+
+
+def _scattered(
+    wrong: Sequence[tuple[int, pl.Series]], width: int, cells: np.ndarray | slice, height: int
+) -> pl.Series:
+    """What is no number, by the position of its cell among those that became rows."""
+    texts = pl.concat(
+        pl.DataFrame({"text": text}).with_row_index("down").drop_nulls().with_columns(across=across)
+        for across, text in wrong
+    )
+    at = (texts["down"].cast(pl.Int64) * width + texts["across"]).to_numpy()
+    if isinstance(cells, np.ndarray):
+        there = np.isin(at, cells)
+        at, texts = np.searchsorted(cells, at[there]), texts.filter(pl.Series(there))
+    blank = pl.Series([None], dtype=pl.String).new_from_index(0, height)
+    return blank.scatter(at, texts["text"])
 
 
 def _marked(

@@ -120,7 +120,7 @@ def _merged(before: Months, now: Months) -> dict[str, dict[date, int]]:
 
 def stage_of(source: MappedSource) -> str:
     """What the source is read from: another name for other files, or another mapping of them."""
-    return f"{pl.__version__} {source.stage.name}"
+    return f"{pl.__version__} {source.reading}"
 
 
 def months_of(first: date, last: date) -> list[date]:

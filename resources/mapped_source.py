@@ -6,7 +6,10 @@ Belongs here: the protocol's answers from the staged runs. Does not: staging
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +26,7 @@ from forecast_core.source_error import SourceError
 from forecast_core.source_span import body
 from resources.policies import PolicyError, load_policy
 from resources.source_files import whole
+from resources.source_fixes import Overlay, overlay, read_fixes, was
 from resources.source_stage import Manifest, Progress, rows_of, staged
 
 _BESIDE = ("sell_price", "closed", "price_defect")  # of the sales table, and no part of a sale
@@ -82,9 +86,40 @@ class MappedSource:
         """What was read."""
         return Manifest.read(self.stage)
 
+    @cached_property
+    def corrected(self) -> Overlay | None:
+        """What the mapping's corrections make of single rows; the files are not read for them."""
+        if not self.mapping.fixes:
+            return None
+        fixes = read_fixes([self.path.parent / name for name in self.mapping.fixes])
+        staged = pl.scan_parquet(self.stage / "sales" / "*.parquet")
+        series = pl.read_parquet(self.stage / "series.parquet")
+        return overlay(fixes, staged, self.manifest.names, series, self._codes)
+
+    @property
+    def reading(self) -> str:
+        """Another name for other files, another mapping of them, or other corrections."""
+        fixes = [(self.path.parent / name).read_bytes() for name in self.mapping.fixes]
+        more = hashlib.sha256(b"\0".join(fixes)).hexdigest()[:8] if fixes else ""
+        return self.stage.name + more
+
+    @cached_property
+    def _codes(self) -> dict[str, int]:
+        held: dict[str, int] = json.loads((self.stage / "stores.json").read_text())
+        return held
+
+    @property
+    def _series(self) -> pl.DataFrame:
+        """The five attributes, with `series` and `store` by number."""
+        if self.corrected is not None:
+            return self.corrected.series
+        return pl.read_parquet(self.stage / "series.parquet")
+
     def stores(self) -> tuple[str, ...]:
         """Every store, sorted."""
-        return self.manifest.stores
+        if self.corrected is None:
+            return self.manifest.stores
+        return tuple(sorted(self.corrected.series["store_id"].drop_nulls().unique()))
 
     @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
     def span(self) -> tuple[date, date]:
@@ -104,7 +139,9 @@ class MappedSource:
 
     @cached_property
     def _delivered(self) -> tuple[date, date]:
-        counted = {date.fromisoformat(day): rows for day, rows in self.manifest.days.items()}
+        counted = Counter({date.fromisoformat(d): rows for d, rows in self.manifest.days.items()})
+        if self.corrected is not None:
+            counted.update(self.corrected.rows["date"].to_list())
         wanted = self.mapping.first, self.mapping.last
         found = body(counted, *wanted)
         if found is None:
@@ -123,7 +160,7 @@ class MappedSource:
 
     def series(self) -> pl.DataFrame:
         """Every series of the sales: the five attributes."""
-        return pl.read_parquet(self.stage / "series.parquet").select(IDS)
+        return self._series.select(IDS)
 
     def sales(self, store_id: str, first: date, last: date) -> pl.DataFrame:
         """raw_sales of one store, with source_file, refused and raw_text beside the declared.
@@ -191,16 +228,15 @@ class MappedSource:
                 f"there is no store {store_id!r}",
                 f"Ask for one of {', '.join(self.stores()[:10])}",
             )
-        codes = json.loads((self.stage / "stores.json").read_text())
-        return int(codes[store_id])
+        return self._codes[store_id]
 
     def _read(self, store_id: str) -> pl.DataFrame:
         """All rows of a store as raw_sales and what else the sales table tells."""
         first, last = self.span()
         alone = store_id == self.stores()[0]
-        rows = rows_of(self.stage, "sales", [self._code(store_id), *([None] if alone else [])])
-        series = pl.read_parquet(self.stage / "series.parquet")
-        series = _one_place(series, rows)
+        codes = [self._code(store_id), *([None] if alone else [])]
+        rows = self._over(rows_of(self.stage, "sales", codes), codes)
+        series = _one_place(self._series, rows)
         rank = series["item_id"].rank("dense").fill_null(0).alias("rank")
         rows = _in_order(rows, rank[rows["series"]])
         files = pl.Series(self.manifest.names, dtype=pl.String)
@@ -215,10 +251,14 @@ class MappedSource:
         astray = (early | late).fill_null(False)
         absent = pl.any_horizontal(pl.col("date", "store_id").is_null())
         if rows.select((astray | absent).any()).item():
+            # What it was is kept where it is filed as something else.
+            at = rows.select(astray).to_series().arg_true()
+            texts = rows["raw_text"].scatter(at, was(rows[at]))
             # A key that is missing stays missing in `defect`; the row is filed all the same.
             dateless = pl.when(pl.col("date").is_null()).then(pl.lit("it has no date"))
             lacking = dateless.otherwise(pl.lit("it names no store"))
             rows = rows.with_columns(
+                raw_text=texts,
                 refused=pl.coalesce("refused", note, pl.when(absent).then(pl.lit("missing_key"))),
                 defect=pl.coalesce(
                     "defect", pl.when(astray).then(said), pl.when(absent).then(lacking)
@@ -231,6 +271,23 @@ class MappedSource:
             )
         extras = [c for c in rows.columns if c not in TABLES["raw_sales"].columns]
         return rows.select(*TABLES["raw_sales"].columns, *extras)
+
+    def _over(self, rows: pl.DataFrame, codes: Sequence[int | None]) -> pl.DataFrame:
+        """Staged rows of a store with the corrected ones in their place."""
+        if self.corrected is None:
+            return rows
+        lines = self.corrected.gone["source_row"].unique()
+        suspects = rows.filter(pl.col("source_row").is_in(lines.implode()))
+        numbered = self._series.select("series", *IDS)
+        ids = suspects.join(numbered, on="series", how="left", maintain_order="left")
+        suspects = suspects.with_columns(was(ids))
+        like = ["file", "source_row", "was"]
+        left = suspects.join(self.corrected.gone, on=like, how="anti").drop("was")
+        others = rows.filter(~pl.col("source_row").is_in(lines.implode()).fill_null(False))
+        mine = self.corrected.rows.filter(
+            pl.col("store").is_in([c for c in codes if c is not None])
+        )
+        return pl.concat([others, left, mine.select(rows.columns)], how="vertical_relaxed")
 
     @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
     def _spans(self, store_id: str) -> pl.DataFrame:

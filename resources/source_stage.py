@@ -112,7 +112,7 @@ def fingerprint(mapping: SourceMapping, base: Path) -> str:
             for path in parts:
                 stat = path.stat()
                 stats.append((str(path), str(stat.st_size), stat.st_mtime_ns))
-    text = json.dumps([_VERSION, mapping.model_dump(mode="json"), stats])
+    text = json.dumps([_VERSION, mapping.model_dump(mode="json", exclude={"fixes"}), stats])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -7,6 +7,7 @@ be quarantined, 3 the source changed in a way that needs a person's word.
 """
 
 import json
+import os.path
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,24 +120,74 @@ def load(
 
 
 @app.command("quarantine")
-def quarantine(mapping: Given, rule: str | None = None, limit: int = 20) -> None:
-    """The quarantined rows in the lake, with file, line, rule and raw text."""
+def quarantine(
+    mapping: Given,
+    rule: Annotated[str | None, typer.Option(help="Only rows that broke this rule.")] = None,
+    limit: Annotated[int, typer.Option(help="Rows to show.")] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Write them all to a CSV to correct, for `source fix`.")
+    ] = None,
+) -> None:
+    """The quarantined rows in the lake, with file, line, rule, raw text and remedy."""
     import polars as pl
 
     settings = Settings.from_environment(source=str(mapping))
     settings.adopt()
     from forecast_core.quarantine_told import lines
+    from resources.source_fixes import to_correct
     from resources.wiring import lake_of
 
     table = lake_of(settings).table("quarantined_sales")
     if not table.exists():
-        typer.echo("nothing has been loaded yet: forecast source load")
+        typer.echo("nothing has been loaded yet: forecast source load", err=True)
         raise typer.Exit(1)
     rows = table.read().frame
     if rule is not None:
         rows = rows.filter(pl.col("rule") == rule)
-    for line in lines(rows.head(limit).collect()):
-        typer.echo(line)
+    if out is None:
+        for line in lines(rows.head(limit).collect()):
+            typer.echo(line)
+        return
+    found = to_correct(rows.collect())
+    found.write_csv(out)
+    typer.echo(f"{found.height} rows written to {out}. Correct date, item, store or units of")
+    typer.echo(f"those you can, leave the rest, and then: forecast source fix {mapping} {out}")
+
+
+@app.command("fix")
+def fix(
+    mapping: Given,
+    fixes: Annotated[Path, typer.Argument(help="What `source quarantine --out` wrote, corrected.")],
+) -> None:
+    """Lay corrected rows over the source and land their months; no file is read again for it."""
+    from resources.mapped_source import read_mapping
+    from resources.source_fixes import read_fixes
+
+    try:
+        read_fixes([fixes])
+        named = read_mapping(mapping).fixes
+    except ValueError as error:
+        _fail(error)
+    place = Path(os.path.relpath(fixes.resolve(), mapping.resolve().parent)).as_posix()
+    if place not in named:
+        if named:
+            _fail(ValueError(f"{mapping}: `fixes` is there already; add {place} to its list"))
+        with mapping.open("a", encoding="utf-8") as file:
+            file.write(f"fixes: {json.dumps(place)}\n")
+        typer.echo(f"{mapping}: added `fixes: {place}`")
+    with _reading(mapping) as source:
+        typer.echo(_corrections(source))
+    load(mapping, accept_changes=False)
+
+
+def _corrections(source: "MappedSource") -> str:
+    done = source.corrected
+    if done is None:
+        return "none"
+    return (
+        f"{done.gone.height} rows corrected, {done.stale} corrections that no longer apply (the "
+        f"row is another now), {done.open} still without a value"
+    )
 
 
 @app.command("schema")
@@ -251,6 +302,7 @@ def _print_report(
         "price rows refused": report.refused_prices,
         "covariates": ", ".join(source.mapping.covariates) or "none",
         "rows in = kept + merged + quarantined": "yes" if report.conserved else "NO",
+        "corrections": _corrections(source),
         "forecasting it once": _cost(report),
     }
     for name, value in figures.items():

@@ -180,9 +180,11 @@ def aligned(
     since = cutoff - timedelta(days=max(alignment.HISTORY_DAYS, alignment.LEVEL_DAYS))
     stores = series["store_id"].unique().sort().to_list()
     totals = pl.concat(alignment.node_totals(past.sales(store, since, cutoff)) for store in stores)
-    shapes = alignment.fit_shapes(totals, past.calendar, cutoff)
+    shapes = alignment.learn(totals, past.calendar, cutoff, horizon)
     level = alignment.levels(totals, shapes, past.calendar, cutoff, horizon)
-    return alignment.align(rows, series.select(*KEY, "dept_id"), shapes, past.calendar, level)
+    boosted = alignment.expected(totals, shapes, past.calendar, cutoff, horizon)
+    departments = series.select(*KEY, "dept_id")
+    return alignment.align(rows, departments, shapes, past.calendar, level, boosted)
 
 
 def sold(past: Past, rows: pl.DataFrame) -> pl.DataFrame:

@@ -71,7 +71,7 @@ def forecasters(
         if name == ALIGNMENT:
             if span.frequency.weekly:  # a shape is of weekdays
                 return gbm.Fitted(alignment.Shapes((), (), {}, {}).to_bytes(), {"stores": 0.0})
-            return _shapes(cleaned_sales, raw_calendar, segments, cutoff)
+            return _shapes(cleaned_sales, raw_calendar, segments, cutoff, settings.horizon)
         if name == SPREAD:
             return _spread(past, segments, cutoff, span.days(settings.horizon), segment_policy)
         group = segment_policy.group(name)
@@ -117,9 +117,13 @@ def _spread(
 
 
 def _shapes(
-    cleaned_sales: TableView, calendar: pl.DataFrame, segments: pl.DataFrame, cutoff: date
+    cleaned_sales: TableView,
+    calendar: pl.DataFrame,
+    segments: pl.DataFrame,
+    cutoff: date,
+    horizon: int,
 ) -> gbm.Fitted:
-    """The calendar shape of every store-department, to which forecasts are aligned."""
+    """What store-departments showed, to which forecasts are aligned."""
     totals = [
         alignment.node_totals(
             cleaned_sales.frame(
@@ -128,7 +132,7 @@ def _shapes(
         )
         for store_id in segments["store_id"].unique().sort()
     ]
-    shapes = alignment.fit_shapes(pl.concat(totals), calendar, cutoff)
+    shapes = alignment.learn(pl.concat(totals), calendar, cutoff, horizon)
     return gbm.Fitted(shapes.to_bytes(), {"stores": float(len(totals))})
 
 

@@ -193,7 +193,8 @@ def prediction_daily(
             totals = alignment.node_totals(recent)
             level = alignment.levels(totals, shapes, raw_calendar, cutoff, horizon)
             departments = segments.select("item_id", "store_id", "dept_id")
-            rows = alignment.align(rows, departments, shapes, raw_calendar, level)
+            boosted = alignment.expected(totals, shapes, raw_calendar, cutoff, horizon)
+            rows = alignment.align(rows, departments, shapes, raw_calendar, level, boosted)
         rows = _spread_out(rows, segments, spreads, segment_policy)
         if closing:
             spans = raw_prices.frame(planned, ["date", "until", CLOSED])

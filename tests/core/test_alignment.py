@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast_core.alignment import (
-    HISTORY_DAYS,
+    BOOSTED,
     AlignmentError,
     Shapes,
     align,
-    fit_shapes,
     levels,
     node_totals,
 )
+from forecast_core.node_shapes import HISTORY_DAYS, fit_shapes
 
 CUTOFF = date(2016, 4, 24)
 HORIZON = 28
@@ -112,6 +112,33 @@ def test_the_level_is_found_and_moved_to(shapes: Shapes) -> None:
     low = flat({"a": 0.8 * expected / HORIZON})
     moved = align(low, DEPARTMENTS, shapes, CALENDAR, level, level_strength=1)
     assert moved["mean"].sum() == pytest.approx(level["level"].item())
+
+
+def test_days_go_most_of_the_way_to_what_the_booster_expects(shapes: Shapes) -> None:
+    base = flat({"a": 10.0, "b": 30.0, "other": 1.0})
+    node = {"store_id": "S_1", "dept_id": "D_1", "ds": AHEAD}
+    steep = pl.DataFrame({**node, "units": np.linspace(1.0, 3.0, HORIZON)})
+    plain, made = (
+        align(base, DEPARTMENTS, shapes, CALENDAR, boosted=boosted, strength=1).filter(item_id="a")
+        for boosted in (None, steep)
+    )
+    assert made["mean"].sum() == pytest.approx(plain["mean"].sum())
+    way = np.log(made["mean"].to_numpy() / plain["mean"].to_numpy())
+    wanted = np.log(steep["units"].to_numpy() / plain["mean"].to_numpy())
+    np.testing.assert_allclose(way - way.mean(), BOOSTED * (wanted - wanted.mean()), atol=1e-9)
+    others = (frame.filter(item_id="other") for frame in (made, plain))
+    assert next(others).equals(next(others))
+
+
+def test_days_that_the_booster_does_not_know_keep_their_shape(shapes: Shapes) -> None:
+    base = flat({"a": 10.0})
+    few = pl.DataFrame({"store_id": "S_1", "dept_id": "D_1", "ds": AHEAD[:7], "units": [5.0] * 7})
+    plain, made = (
+        align(base, DEPARTMENTS, shapes, CALENDAR, boosted=boosted)["mean"].to_numpy()
+        for boosted in (None, few)
+    )
+    later = made[7:] / plain[7:]
+    np.testing.assert_allclose(later, later[0])
 
 
 def test_no_node_moves_further_than_its_bound(shapes: Shapes) -> None:
@@ -211,7 +238,9 @@ def test_rows_stay_and_shares_within_a_node_and_day_stay(
     shapes = fit_shapes(totals(days=200), CALENDAR, CUTOFF)
     level = levels(totals(days=200), shapes, CALENDAR, CUTOFF, HORIZON) if levelled else None
     base = flat(items)
-    made = align(base, DEPARTMENTS, shapes, CALENDAR, level, strength, level_strength)
+    made = align(
+        base, DEPARTMENTS, shapes, CALENDAR, level, strength=strength, level_strength=level_strength
+    )
     assert made.drop("mean").equals(base.drop("mean"))
     assert made["mean"].is_finite().all() and (made["mean"] >= 0).all()
     for item in {"other", "unknown"} & set(items):

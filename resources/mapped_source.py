@@ -60,7 +60,7 @@ class MappedSource:
         self.name = path.stem
         self.mapping = read_mapping(path)
         self._progress, self._fresh = progress, fresh
-        self._held = lru_cache(maxsize=1)(self._read)
+        self._kept: tuple[str, pl.DataFrame] | None = None  # the store asked for last
 
     @property
     def frequency(self) -> Frequency:
@@ -219,6 +219,14 @@ class MappedSource:
         return starts.group_by("date", maintain_order=True).agg(
             pl.exclude("date").drop_nulls().first()
         )
+
+    def _held(self, store_id: str) -> pl.DataFrame:
+        """`_read`, once for as long as the same store is asked for; never two stores in memory."""
+        if self._kept is None or self._kept[0] != store_id:
+            self._kept = None
+            self._spans.cache_clear()
+            self._kept = store_id, self._read(store_id)
+        return self._kept[1]
 
     def _code(self, store_id: str) -> int:
         if store_id not in self.stores():

@@ -49,9 +49,13 @@ class Gain:
 def read(accuracy: pl.DataFrame) -> pl.DataFrame:
     """Columns day, error (lower is better) and those of LABELS that the frame has.
 
+    A long frame (`metric`, `value`) gives its first metric of the accepted names; an `accuracy`
+    is read as one minus the error.
+
     Raises:
         ValueError: no day or no error column, named with what is accepted.
     """
+    accuracy = _wide(accuracy)
     found: dict[str, str] = {}
     lower = {c.lower(): c for c in accuracy.columns}
     for name, accepted in _NAMES.items():
@@ -73,6 +77,21 @@ def read(accuracy: pl.DataFrame) -> pl.DataFrame:
         *labels,
     )
     return tidy.filter(pl.col("day").is_not_null(), pl.col("error") > 0)
+
+
+def _wide(accuracy: pl.DataFrame) -> pl.DataFrame:
+    lower = {c.lower(): c for c in accuracy.columns}
+    if "metric" in lower and "value" in lower:
+        metric = pl.col(lower["metric"]).cast(pl.String).str.to_lowercase()
+        known = set(accuracy.select(metric).to_series().drop_nulls())
+        name = next((n for n in (*_NAMES["error"], "accuracy") if n in known), None)
+        if name is not None:
+            accuracy = accuracy.filter(metric == name).rename({lower["value"]: name})
+            lower = {c.lower(): c for c in accuracy.columns}
+    if "accuracy" in lower and not lower.keys() & set(_NAMES["error"]):
+        error = 1 - pl.col(lower["accuracy"]).cast(pl.Float64, strict=False)
+        accuracy = accuracy.with_columns(error=error)
+    return accuracy
 
 
 def gain(

@@ -32,17 +32,18 @@ class Shape:
     sen_slope: float
 
 
-def shape_of(x: Floats, *, shortest_ramp: int = 5) -> Shape:
+def shape_of(x: Floats, *, shortest_ramp: int = 5, evidence: float = 3.0) -> Shape:
     """The better of one step and one ramp (rising over `length` observations, then level).
 
     `x`: log unit costs, (n,), oldest first, n >= 2. A ramp has one degree of freedom more and must
-    earn it; it must also show a significant trend from its start to its end.
+    earn it by `evidence` (twice the log of a likelihood ratio); it must also show a significant
+    trend from its start to its end.
     """
     step_at, step_error = _step(x)
     start, length, ramp_error = _ramp(x, shortest_ramp)
     n = len(x)
     # A ramp of few observations is hardly more than a step with noise on it.
-    least = 6.0 if length <= shortest_ramp + 1 else 3.0
+    least = 2 * evidence if length <= shortest_ramp + 1 else evidence
     earned = ramp_error > 0 and n * np.log(max(step_error, 1e-300) / ramp_error) > least
     if earned or (ramp_error <= 0 < step_error):
         end = min(start + length, n)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import polars as pl
 
 from forecast_core import accuracy_gain, unit_costs
-from forecast_core.series_nature import is_daily, rough_noise
+from forecast_core.series_nature import is_daily, rough_noise, tail_df
 from forecast_core.unit_cost_watch import (
     Fall,
     Floats,
@@ -66,7 +66,7 @@ class Policy:
     gain_per_cost: float = 0.1
     version_window: int = 2
     version_rate: float = 0.08
-    shift_share: float = 0.7
+    shift_share: float = 0.75
 
 
 @dataclass(frozen=True)
@@ -120,17 +120,20 @@ def detect(
     frame = costs.frame if events is None or raw else _with_events(costs.frame, events)
     if not raw and not (costs.has_volume and costs.has_price):
         frame = _less_common_movement(frame)
-    series = [_series(part) for part in frame.partition_by(*unit_costs.SERIES, maintain_order=True)]
+    parts = frame.partition_by(*unit_costs.SERIES, maintain_order=True)
+    series = [_series(part) for part in parts]
     priors = _priors(series)
-    seen = {s.name: replay(s.observed, policy.watch, priors[s.daily]) for s in series}
+    tails = tail_df([s.observed.y for s in series if s.daily])
+    seen = {s.name: replay(s.observed, policy.watch, priors[s.daily], tails) for s in series}
     shifted = _shifts(series, seen, policy)
     tidy = None if accuracy is None or raw else accuracy_gain.read(accuracy)
+    told = any(part["version"].n_unique() > 1 or part["change"].n_unique() > 1 for part in parts)
     rows, dismissed = [], []
     for s in series:
         dismissed += [(s.name, s.days[at], why) for at, why in seen[s.name].dismissed]
         for rise in seen[s.name].rises:
             why_not = None if raw else _explained(s, rise, shifted)
-            row = None if why_not else _incident(s, rise, tidy, policy)
+            row = None if why_not else _incident(s, rise, tidy, policy, told)
             if row is None:
                 reason = why_not or "accuracy pays for it"
                 dismissed.append((s.name, s.days[rise.start], reason))
@@ -208,11 +211,13 @@ def _as_date(value: Any) -> date:
 def _less_common_movement(frame: pl.DataFrame) -> pl.DataFrame:
     """Without volumes or prices, what all series do together is growth or a price card."""
     own = pl.col("unit").log()
-    names = list(unit_costs.SERIES)
-    level = own.median().over(names)
-    count = pl.col("unit").count().over("day")
-    common = pl.when(count >= 5).then((own - level).median().over("day")).otherwise(0.0)
-    return frame.with_columns(unit=(own - common).exp())
+    # In two steps: a window inside a window would be taken within the outer one's groups.
+    apart = frame.with_columns(apart=own - own.median().over(unit_costs.SERIES))
+    common = pl.col("apart").median().over("day")
+    known = pl.col("apart").count().over("day") >= 5
+    return apart.with_columns(
+        unit=pl.when(known).then((own - common).exp()).otherwise("unit")
+    ).drop("apart")
 
 
 def _judged(series: list[_Series], watch: Watch) -> pl.DataFrame:
@@ -324,7 +329,8 @@ def _mismatch(s: _Series, rise: Rise, giver: _Series, fall: Fall) -> float:
     first, last = s.days[window.start], s.days[window.stop - 1]
     excess = _excess(s, rise)
     saved = _saved(giver, fall, first, last)
-    together = abs((giver.days[fall.start] - first).days) <= max(_gap(s), _gap(giver), 2.0)
+    apart = abs((giver.days[fall.start] - first).days)
+    together = apart <= max(_gap(s), _gap(giver)) / 2 + 0.5
     if not together or excess <= 0 or saved <= 0:
         return float("inf")
     return abs(float(np.log(saved / excess)))
@@ -340,9 +346,12 @@ def _saved(s: _Series, fall: Fall, first: date, last: date) -> float:
 
 
 def _incident(
-    s: _Series, rise: Rise, tidy: pl.DataFrame | None, policy: Policy
+    s: _Series, rise: Rise, tidy: pl.DataFrame | None, policy: Policy, told: bool
 ) -> tuple[Any, ...] | None:
-    """A row of the incidents frame; None where a better forecast pays for the rise."""
+    """A row of the incidents frame; None where a better forecast pays for the rise.
+
+    `told`: whether the ledger tells versions at all; where it does, only a new one is paid for.
+    """
     relative = float(np.expm1(rise.effect))
     version = _version_change(s, rise, policy)
     verdict: accuracy_gain.Gain | None = None
@@ -352,9 +361,15 @@ def _incident(
         if version is not None:
             start = min(start, version[0])
         verdict = accuracy_gain.gain(
-            tidy, s.labels, start, relative, gain_per_cost=policy.gain_per_cost
+            tidy,
+            s.labels,
+            start,
+            relative,
+            gain_per_cost=policy.gain_per_cost,
+            before_days=int(max(56, 16 * _gap(s))),
+            after_days=int(max(42, 12 * _gap(s))),
         )
-        if verdict.verdict == "paid for" and (version or _change(s, rise)):
+        if verdict.verdict == "paid for" and (version or _change(s, rise) or not told):
             return None
         if version is not None and verdict.verdict == "no gain":
             kind = "nogain"
@@ -398,10 +413,13 @@ def _version_change(s: _Series, rise: Rise, policy: Policy) -> tuple[date, str, 
     if len(changes) > max(policy.version_rate * len(versions), 3):
         return None
     reach = policy.version_window if rise.kind == "step" else 10
-    near = [i for i in changes if abs(i - rise.start) <= reach]
-    if not near:
+
+    def apart(i: int) -> int:
+        return min(abs(i - rise.start), abs(i - rise.opened))
+
+    i = min(changes, key=apart, default=None)
+    if i is None or apart(i) > reach:
         return None
-    i = min(near, key=lambda j: abs(j - rise.start))
     return s.days[i], versions[i - 1], versions[i]
 
 

@@ -6,6 +6,8 @@ not: watching it for a rise (`unit_cost_watch`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,23 +50,46 @@ def _rolling_median(y: Floats, width: int) -> Floats:
     return middle
 
 
-def volume_elasticity(y: Floats, volume: Floats) -> float:
+def volume_elasticity(y: Floats, volume: Floats, *, lag: int = 1) -> float:
     """Slope of log unit cost on log volume, in [-1, 0]: minus the share of cost that is fixed.
 
-    From day-to-day differences, so that growth and a creep side by side are not taken for it.
+    From differences, so that growth and a creep side by side are not taken for it. `lag`: 7 where
+    both have weekdays, two patterns of seven that correlate by chance.
     """
-    if len(y) < 14:
+    if len(y) < 14 + lag:
         return 0.0
-    dy, dv = np.diff(y), np.diff(volume)
+    dy, dv = y[lag:] - y[:-lag], volume[lag:] - volume[:-lag]
+    dy, dv = dy - np.median(dy), dv - np.median(dv)
     spread = float(np.std(dv))
     if spread < 0.02:
         return 0.0
-    limit = 3.5 * 1.4826 * float(np.median(np.abs(dy - np.median(dy)))) + 1e-9
-    keep = np.abs(dy - np.median(dy)) < max(limit, 2 * spread)
+    limit = 3.5 * 1.4826 * float(np.median(np.abs(dy))) + 1e-9
+    keep = np.abs(dy) < max(limit, 2 * spread)
     dy, dv = dy[keep], dv[keep]
     weight = float(np.sum(dv * dv))
     if len(dy) < 10 or weight <= 0:
         return 0.0
     slope = float(np.sum(dv * dy) / weight)
     error = float(np.sqrt(np.mean((dy - slope * dv) ** 2) / weight))
-    return float(np.clip(slope, -1.0, 0.0)) if slope < -2 * error else 0.0
+    sure = 2.5 if lag == 1 else 4.0  # longer differences share their noise with many others
+    return float(np.clip(slope, -1.0, 0.0)) if slope < -sure * error else 0.0
+
+
+def tail_df(series: Sequence[Floats]) -> float:
+    """Degrees of freedom of Student's t whose tails the noise of log series has, taken together.
+
+    From the 98th percentile of day-to-day differences over their median, allowing for the share
+    that planted changes make; infinite where the noise is as good as normal.
+    """
+    steps = [np.abs(np.diff(y)) for y in series if len(y) >= 8]
+    scaled = [d / np.median(d) for d in steps if np.median(d) > 0]
+    if sum(map(len, scaled)) < 300:
+        return float("inf")
+    ratio = float(np.quantile(np.concatenate(scaled), 0.98)) / (1.4826 * 2.326) / _CHANGED
+    return float(1 / max(np.interp(ratio, _TAIL_RATIOS, _TAIL_RECIPROCALS), 1e-3))
+
+
+# Of |t - t'| with equal degrees of freedom: 98th percentile over median, 1 for normal noise.
+_TAIL_RATIOS = (1.0, 1.022, 1.048, 1.082, 1.109, 1.165, 1.215, 1.309, 1.51)
+_TAIL_RECIPROCALS = (0.0, 1 / 30, 1 / 15, 1 / 10, 1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3)
+_CHANGED = 1.036  # what .4 % of differences that are changes of level add to that ratio

@@ -35,9 +35,9 @@ class Watch:
     Effects are log ratios. `event_most`: the most that an unquantified planned event may add.
     """
 
-    spike_p: float = 1e-5
-    step_p: float = 2e-5
-    creep_p: float = 2e-4
+    spike_p: float = 5e-6
+    step_p: float = 2e-6
+    creep_p: float = 1e-4
     fall_p: float = 1e-5
     sparse_looks: float = 7.0
     spike_least: float = 0.14
@@ -52,6 +52,7 @@ class Watch:
     settle_sparse: int = 7
     noise_floor: float = 0.012
     prior_weight: float = 4.0
+    ramp_evidence_sparse: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ def _bound(p: float, df: int) -> float:
     return float(min(t.isf(p, max(df, 3)), 9.0))
 
 
+@lru_cache(maxsize=64)
+def _tail_bound(p: float, df: float) -> float:
+    """The same of noise with the tails of Student's t, in units of its middle-based scale."""
+    from scipy.stats import norm, t
+
+    if df > 100:
+        return float(norm.isf(p))
+    return float(min(t.isf(p, df) / (1 + 0.39 / df), 11.0))
+
+
 @dataclass(frozen=True)
 class Observed:
     """One series: `day` (ordinal), `y` (log unit cost), `volume` (log), `event` (0, or
@@ -111,9 +122,14 @@ class Observed:
     event: npt.NDArray[np.int64]
 
 
-def replay(series: Observed, watch: Watch, prior_noise: float) -> Replay:
-    """Walk the series in order of time and report what an online watch would have opened."""
-    walk = _Walk(series, watch, prior_noise)
+def replay(
+    series: Observed, watch: Watch, prior_noise: float, tail_df: float = float("inf")
+) -> Replay:
+    """Walk the series in order of time and report what an online watch would have opened.
+
+    `tail_df`: degrees of freedom of Student's t that the noise of like series has the tails of.
+    """
+    walk = _Walk(series, watch, prior_noise, tail_df)
     for t in range(len(series.y)):
         walk.observe(t)
     walk.finish()
@@ -123,8 +139,8 @@ def replay(series: Observed, watch: Watch, prior_noise: float) -> Replay:
 class _Walk:
     """The state of the watch between two observations."""
 
-    def __init__(self, series: Observed, watch: Watch, prior_noise: float) -> None:
-        self.s, self.w, self.prior = series, watch, prior_noise
+    def __init__(self, series: Observed, watch: Watch, prior_noise: float, tail_df: float) -> None:
+        self.s, self.w, self.prior, self.tail_df = series, watch, prior_noise, tail_df
         self.daily = is_daily(series.day)
         self.least = watch.least_history if self.daily else watch.least_history_sparse
         self.settle = watch.settle if self.daily else watch.settle_sparse
@@ -177,7 +193,8 @@ class _Walk:
         if t % 7 == 0 or t < 28:
             plain = self.s.event[:t] == 0  # an event lifts both volume and cost: no elasticity
             y, volume = self.s.y[:t], self.s.volume[:t]
-            self.beta = volume_elasticity(y[plain], volume[plain])
+            lag = 7 if self.daily and t >= 28 else 1
+            self.beta = volume_elasticity(y[plain], volume[plain], lag=lag)
             self.middle = float(np.median(self.s.volume[: t + 1]))
             y = y - self.offset[:t] - self.beta * (volume - self.middle)
             weekday = self.s.day[:t] % 7
@@ -196,6 +213,11 @@ class _Walk:
         first = t
         while first > 0 and self.s.event[first - 1] == self.s.event[t]:
             first -= 1
+        risen = self.open.start if self.open is not None else self.from_
+        if first < risen:
+            # A level that rose within the event is no part of the event's lift.
+            self.offset[t] = self.offset[risen - 1]
+            return
         since, until = self.from_, first
         if self.open is not None and self.open.start < first:
             # The event lifts a level, it lowers none: below the rise, the rise was a spike.
@@ -245,12 +267,13 @@ class _Walk:
             return None
         # One observation meets the tail of the noise, which a middle-based scale cannot see.
         rest = np.abs(base - np.median(base))
-        if len(base) >= 30:
-            noise = max(noise, float(np.quantile(rest, 0.98)) / 2.33)
-        score = effect / (noise * np.sqrt(1 + 1.57 / len(recent)))
+        own_tail = float(np.quantile(rest, 0.98)) / 2.33 if len(base) >= 30 else 0.0
+        error = np.sqrt(1 + 1.57 / len(recent))
+        score = effect / (max(noise, own_tail) * error)
         if effect < self.w.spike_over_largest * float(np.max(base - level)):
             return None
-        if score < _bound(self.looks * self.w.spike_p, df):
+        p = self.looks * self.w.spike_p
+        if score < _bound(p, df) or effect / (noise * error) < _tail_bound(p, self.tail_df):
             return None
         return Rise("spike", t, t, "spike", t, effect, level, score)
 
@@ -273,10 +296,10 @@ class _Walk:
         first = np.maximum(starts - self.w.history, 0)
         n = (starts - first).astype(np.float64)
         mu = (total[starts] - total[first]) / n
-        widen = np.sqrt((1 + rho) / (1 - rho))
+        widen = _correlated(ks, rho)
         bound_df = df
         mean = (total[m] - total[starts]) / ks
-        step = (mean - mu) / (noise * np.where(ks > 2, widen, 1.0) * np.sqrt(1 / ks + 1 / n))
+        step = (mean - mu) / (noise * widen * np.sqrt(1 / ks + 1 / n))
         ramp, rise_now = _ramps(ks, starts, n, mu, total, indexed, m, noise * widen)
         up = self._best_rise(t, ks, where, mean - mu, step, rise_now, ramp, mu, x, bound_df)
         if up is not None:
@@ -284,6 +307,7 @@ class _Walk:
         fallen = (ks >= 3) & (ks <= 28) & (-step > _bound(self.looks * self.w.fall_p, bound_df))
         fallen &= mean - mu < -self.w.step_least
         fallen &= x[starts] < mu + 0.4 * (mean - mu)  # it begins with a fallen observation
+        fallen &= x[-3:].max() < mu + 0.4 * (mean - mu)  # and lasts: one low day is a correction
         if not fallen.any():
             return None, None
         i = int(np.argmax(np.where(fallen, -step, -np.inf)))
@@ -377,10 +401,11 @@ class _Walk:
         self.open = None
         shape, start = self._shape(max(self.from_, rise.start - 45), t)
         opened = rise.opened
-        if shape.kind == "step":
+        if start > rise.opened + 2:
+            # It opened by chance, before what the shape shows began: a creep is known only now.
+            opened = t if shape.kind == "creep" else min(start + 1, t)
+        elif shape.kind == "step":
             start = min(start, rise.opened)
-        elif start > rise.opened + 2:
-            opened = t  # it opened by chance before the creep began, which is known only now
         named = _kind(
             rise, shape.kind, t, start=start, opened=opened, effect=shape.effect, shape=shape
         )
@@ -397,7 +422,8 @@ class _Walk:
 
     def _shape(self, low: int, t: int) -> tuple[Shape, int]:
         where = np.flatnonzero(~self.masked[low : t + 1]) + low
-        shape = shape_of(self.adjusted[where], shortest_ramp=5 if self.daily else 4)
+        shortest, evidence = (5, 3.0) if self.daily else (4, self.w.ramp_evidence_sparse)
+        shape = shape_of(self.adjusted[where], shortest_ramp=shortest, evidence=evidence)
         return shape, int(where[shape.start])
 
     def _continues(self, rise: Rise, t: int) -> bool:
@@ -454,6 +480,13 @@ def _kind(rise: Rise, kind: Opened, t: int, **changes: object) -> Rise:
     return replace(rise, kind=kind, classified=t, **changes)  # type: ignore[arg-type]
 
 
+def _correlated(ks: npt.NDArray[np.int64], rho: float) -> Floats:
+    """By how much the standard error of a mean of k grows when neighbours correlate by `rho`."""
+    k = ks.astype(np.float64)
+    ratio = (1 + rho) / (1 - rho) - 2 * rho * (1 - rho**k) / (k * (1 - rho) ** 2)
+    return np.asarray(np.sqrt(ratio))
+
+
 def _ramps(
     ks: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
@@ -462,7 +495,7 @@ def _ramps(
     total: Floats,
     indexed: Floats,
     m: int,
-    noise: float,
+    noise: Floats,
 ) -> tuple[Floats, Floats]:
     """Matched filter of a line from zero at each start to now, and the height it reaches."""
     k = ks.astype(np.float64)

@@ -9,9 +9,10 @@ spent for each series forecast. So each charge is restated at a reference price 
 corrections are netted into the period they correct, and the day's sum is divided by its volume.
 
 Fill conventions, in the order tried (the one used is named in `basis`):
-* volume: `x_series`, `x_items`, `x_rows`, or `ConsumedQuantity` in series or items; without one,
-  real cost per run (`x_run_id`), and without runs per day. A basis without a volume cannot tell
-  growth from waste, so the common movement of all series is taken out of it instead.
+* volume: `x_series`, `x_items`, `x_rows` and the like (`_VOLUME`), or `ConsumedQuantity` where its
+  unit counts what was served (series, items, forecasts, rows, ...); without one, real cost per run
+  (`x_run_id`), and without runs per day. A basis without a volume cannot tell growth from waste,
+  so the common movement of all series is taken out of it instead.
 * price: `ListUnitPrice`, `ContractedUnitPrice`, or cost over `PricingQuantity`. A price that
   changes with nearly every row is no price card, and is ignored.
 * money: `EffectiveCost`, `BilledCost`, `ContractedCost`, `ListCost`.
@@ -29,14 +30,23 @@ NONE = "-"
 
 _MONEY = ("EffectiveCost", "BilledCost", "ContractedCost", "ListCost")
 _LIST_PRICE = ("ListUnitPrice", "ContractedUnitPrice", "x_unit_price")
-_VOLUME = ("x_series", "x_items", "x_rows")
+_VOLUME = (
+    "x_series",
+    "x_item_stores",
+    "x_items",
+    "x_forecasts",
+    "x_predictions",
+    "x_volume",
+    "x_rows",
+)
 # A price-list line; never SkuPriceId, which names the line in one entry of the card.
 _SKU = ("SkuId", "SkuMeter", "x_meter", "x_resource", "ChargeDescription")
 _VERSION = ("x_forecaster_version",)
 _CHANGE = ("x_code_version", "x_config_version")
 _EVENT = ("x_event", "x_planned_event", "x_promotion")
 _PLACE = ("x_store_id", "x_store", "x_partition", "x_partition_key", "x_cutoff")
-_VOLUME_UNITS = ("series", "items", "item-stores", "forecasts", "rows")
+# A consumed unit that counts what was served; of resources it names one of none of these.
+_SERVED = ("series", "item", "forecast", "row", "prediction", "store", "record", "node")
 _LABELS: dict[str, tuple[str, ...]] = {
     "pipeline": ("x_pipeline", "pipeline", "ServiceName"),
     "forecaster": ("x_forecaster", "forecaster"),
@@ -235,7 +245,8 @@ def _volume(ledger: pl.DataFrame) -> pl.Expr:
     if name is not None:
         return _number(name)
     if _first(ledger, ("ConsumedQuantity",)) and _first(ledger, ("ConsumedUnit",)):
-        counted = pl.col("ConsumedUnit").cast(pl.String).str.to_lowercase().is_in(_VOLUME_UNITS)
+        unit = pl.col("ConsumedUnit").cast(pl.String).str.to_lowercase()
+        counted = unit.str.contains_any(list(_SERVED)) & ~unit.str.contains("storage")
         return pl.when(counted).then(_number("ConsumedQuantity"))
     return pl.lit(None, dtype=pl.Float64)
 

@@ -1,5 +1,6 @@
 """Bad ledgers: no crash, no false incident, a stated reason."""
 
+from collections.abc import Callable
 from datetime import date, timedelta
 
 import numpy as np
@@ -78,6 +79,53 @@ def test_a_negative_correction_is_netted_into_its_day() -> None:
         ChargeClass=pl.lit("Correction"),
     )
     assert detect(pl.concat([charged, correction])).incidents.is_empty()
+
+
+def test_a_low_day_is_no_new_level_to_rise_from() -> None:
+    unit = noisy(100)
+    unit[80] *= 0.4
+    assert detect(ledger(unit)).incidents.is_empty()
+
+
+def test_without_a_price_what_all_series_do_together_is_a_price() -> None:
+    """Twelve series, one price for all: without its column it is told by moving them all."""
+    parts = []
+    for i in range(12):
+        unit = noisy(100, seed=i) * np.where(np.arange(100) >= 50, 1.5, 1.0)
+        if i == 3:
+            unit[75:] *= 1.5
+        parts.append(ledger(unit, x_segment_group=pl.lit(f"g{i}")))
+    priceless = pl.concat(parts).drop("PricingQuantity", "ListUnitPrice")
+    found = detect(priceless)
+    assert found.basis == "money per x_series"
+    assert found.incidents["series"].to_list() == ["inference/gbm/g3/prod"]
+
+
+@pytest.mark.parametrize(
+    "convention",
+    [
+        lambda f: f.with_columns(pl.col("ChargePeriodStart").cast(pl.String)),
+        lambda f: f.with_columns(pl.col("BilledCost").cast(pl.Decimal(38, 9))),
+        lambda f: f.with_columns(pl.col("BilledCost", "x_series").cast(pl.String)),
+        lambda f: f.with_columns(pl.col("x_pipeline", "x_forecaster").cast(pl.Categorical)),
+        lambda f: f.rename({"BilledCost": "EffectiveCost", "x_segment_group": "x_segment"}),
+        lambda f: f.drop("ListUnitPrice", "x_run_id", "SkuId"),
+        lambda f: f.rename({"x_series": "ConsumedQuantity"}).with_columns(
+            ConsumedUnit=pl.lit("Item-store forecasts")
+        ),
+        lambda f: f.rename({"x_series": "x_volume"}),
+    ],
+)
+def test_other_conventions_of_a_focus_ledger_say_the_same(
+    convention: Callable[[pl.DataFrame], pl.DataFrame],
+) -> None:
+    unit = noisy(90)
+    unit[60:] *= 1.5
+    volume = 1000.0 * np.exp(0.3 * np.sin(np.arange(90)))
+    known = ["kind", "series", "start", "detected"]
+    same = detect(ledger(unit, volume=volume)).incidents.select(known)
+    assert len(same) == 1
+    assert detect(convention(ledger(unit, volume=volume))).incidents.select(known).equals(same)
 
 
 def test_a_day_that_ends_negative_is_skipped_with_a_reason() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from forecast_core import planted_ledger
 from forecast_core.change_shape import shape_of
 from forecast_core.regressions import detect
-from forecast_core.series_nature import volume_elasticity, weekday_effects
+from forecast_core.series_nature import tail_df, volume_elasticity, weekday_effects
 from forecast_core.unit_cost_watch import Observed, Watch, replay
 
 
@@ -103,3 +103,29 @@ def test_detection_holds_its_figures_on_a_seed_of_the_hold_out() -> None:
     scored = score(drawn.truth, found)
     assert scored.right_any_kind >= 0.85 * len(scored.matched)
     assert scored.right_any_kind >= 0.8 * scored.incidents
+
+
+def test_two_weekday_patterns_that_correlate_by_chance_are_no_elasticity() -> None:
+    rng = np.random.default_rng(8)
+    week = rng.normal(0, 0.15, 7)[np.arange(140) % 7]
+    y = 0.03 * rng.normal(size=140) - 0.6 * week
+    assert volume_elasticity(y, week + 0.05 * rng.normal(size=140), lag=7) == 0.0
+
+
+def test_a_level_that_rises_within_an_event_does_not_rise_again_at_its_end() -> None:
+    y = 0.02 * np.random.default_rng(9).normal(size=120)
+    y[60:74] += 0.25
+    y[66:] += 0.4
+    series = observed(y)
+    series.event[60:74] = 1
+    seen = replay(series, Watch(), 0.03)
+    assert [r.start for r in seen.rises] == [66]
+
+
+def test_the_tails_of_noise_are_told_apart() -> None:
+    rng = np.random.default_rng(10)
+    normal = [rng.normal(size=150) for _ in range(40)]
+    heavy = [rng.standard_t(4, 150) for _ in range(40)]
+    assert tail_df(normal) > 20
+    assert 3 <= tail_df(heavy) < 7
+    assert tail_df(normal[:1]) == float("inf")  # too few to say

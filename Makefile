@@ -12,7 +12,7 @@ export DAGSTER_HOME
 export DAGSTER_DISABLE_TELEMETRY = yes
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint dev m5 bench clean
+.PHONY: help install demo dashboard test e2e lint dev m5 bench clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,8 +36,14 @@ $(DAGSTER_HOME)/dagster.yaml: dagster.yaml $(VENV)/.installed
 demo: install ## Forecast generated data end to end, priced (3 stores, 600 series, 2 years)
 	$(BIN)/forecast demo
 
+dashboard: install ## What was forecast, what it cost, what comes next: http://localhost:8501
+	$(BIN)/python -m dashboard
+
 test: install lint ## Lint, types and the test suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+e2e: install ## The dashboard and the Dagster UI in a real browser; screenshots in out/screenshots
+	$(BIN)/python -m pytest -q -m browser tests/e2e
 
 lint: install ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -64,14 +64,14 @@ def scales(
     changes = _Changes(hierarchy, (cutoff - first).days + 1)
     revenue = np.zeros(hierarchy.n_series)
     for _, frame in history:
-        frame = frame.filter(pl.col("date").is_between(first, cutoff))
-        rows = np.unique(hierarchy.rows_of(frame))
+        rows = np.sort(hierarchy.rows_of(frame.select(hierarchy.key).unique()))
         if not len(rows):
             continue
         part, where = hierarchy.take(rows)
         units = part.matrix(frame, "units", first, cutoff)
         changes.add(rows, where, part.aggregate(np.nan_to_num(units, copy=False)))
         revenue[rows] += _revenue(frame, part, cutoff, weight_days)
+        del frame, units  # or two stores are held while the next is read
     squared, absolute = changes.finished()
     totals = hierarchy.aggregate(revenue[:, None])[:, 0]
     weight = np.zeros(hierarchy.n_nodes)
@@ -82,7 +82,8 @@ def scales(
 
 
 def _revenue(frame: pl.DataFrame, part: Hierarchy, cutoff: date, days: int) -> Floats:
-    recent = frame.filter(pl.col("date") > cutoff - timedelta(days=days))
+    since = cutoff - timedelta(days=days - 1)
+    recent = frame.filter(pl.col("date").is_between(since, cutoff))
     sold = recent.group_by(part.key).agg(
         revenue=(pl.col("units") * pl.col("sell_price").fill_null(0.0)).sum()
     )

@@ -29,7 +29,7 @@ from resources.table_view import TableView
 
 SERIES = ["item_id", "dept_id", "cat_id", "store_id", "state_id"]
 SALES = ["date", "units"]
-SOLD = [*SERIES, *SALES, "sell_price"]
+SOLD = ["item_id", "store_id", *SALES, "sell_price"]
 
 
 def _hierarchy(segments: pl.DataFrame) -> Hierarchy:

@@ -77,12 +77,14 @@ class Column(_Part):
 class DateColumn(_Part):
     """How a date is written.
 
-    `format` is strftime's (several: each is tried in turn); `epoch` makes the value a whole number
-    of periods since that date (which is number `epoch_number`); `calendar` looks the value up in
-    that column of the calendar: one that names several days, as a week does, covers them all.
+    `columns` joins several by `-` (a year and a week). `format` is strftime's (several: each is
+    tried in turn); a week (`%G-W%V`) is its Monday. `epoch` makes the value a whole number of
+    periods since that date (which is number `epoch_number`); `calendar` looks the value up in that
+    column of the calendar: one that names several days, as a week does, covers them all.
     """
 
-    column: str
+    column: str | None = None
+    columns: tuple[str, ...] = ()
     format: tuple[str, ...] = ("%Y-%m-%d",)
     epoch: date | None = None
     epoch_number: int = 0
@@ -95,9 +97,21 @@ class DateColumn(_Part):
 
     @model_validator(mode="after")
     def _one_way(self) -> DateColumn:
+        if (self.column is None) == (not self.columns):
+            raise ValueError("give one of `column` and `columns`")
         if self.epoch is not None and self.calendar is not None:
             raise ValueError("give `epoch` or `calendar`, not both")
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        return (self.column,) if self.column is not None else self.columns
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return "-".join(self.names)
 
 
 ColumnSpec = Annotated[Column, BeforeValidator(_column)]

@@ -1,47 +1,38 @@
 """A first mapping from a look at the files: what each column seems to be, and how sure that is.
 
-Belongs here: guessing from names and samples, and writing the guess down with its reasons. Does
-not: reading files (`resources.source_files`), or deciding anything for good: it is a proposal.
+Belongs here: putting together what names and values say, with reasons. Does not: reading files
+(`resources.source_look`), the words (`mapping_guess_names`), the look of values
+(`mapping_guess_values`), or deciding anything for good: it is a proposal.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
 import polars as pl
 
 from forecast_core.frequency import WEEKDAYS
-from forecast_core.mapping_guess_wide import FORMATS, Look, WideGuess, wide_of
-
-_NAMES: Mapping[str, str] = {
-    "date": r"^(date|day|ds|dt|datum|week|week_?(id|start|end|date|no|number)?|sales?_?date|"
-    r"order_?date|transaction_?date|period|timestamp)$",
-    "units": r"^(units?(_?sold|_?sales)?|qty|quantity|sales|sold|num_?orders|demand|y|volume|"
-    r"move|logmove|weekly_?sales|item_?cnt(_?day)?|target|turnover|revenue|amount)$",
-    "item_id": r"^(item(_?id|_?nbr|_?code)?|sku(_?id)?|product(_?id|_?code)?|meal_?id|"
-    r"article(_?id)?|upc|brand|material|unique_?id|dept)$",
-    "store_id": r"^(store(_?id|_?nbr|_?code)?|shop(_?id)?|cent(er|re)(_?id)?|outlet(_?id)?|"
-    r"location(_?id)?|site|branch|warehouse)$",
-    "sell_price": r"^(sell_?price|price|checkout_?price|unit_?price|sales_?price)$",
-    "dept_id": r"^(dept(_?id|_?code)?|department|category|family|product_?group|subcategory)$",
-    "cat_id": r"^(cat(_?id)?|cuisine|division|segment|class|product_?type)$",
-    "state_id": r"^(state(_?id)?|region(_?(id|code))?|country|city(_?(id|code))?|area|"
-    r"store_?type)$",
-    "closed": r"^(closed|is_?closed)$",
-    "open": r"^(open|is_?open)$",
-}
-_REVENUE = re.compile(r"sales$|revenue|turnover|amount", re.I)
-_LOG = re.compile(r"^log", re.I)
-_KNOWN = re.compile(
-    r"promo|feat|display|deal|markdown|holiday|discount|emailer|homepage|onpromotion|event|"
-    r"base_?price|school",
-    re.I,
+from forecast_core.mapping_guess_names import (
+    AFTER,
+    COUNTS,
+    HIERARCHY,
+    KNOWN,
+    LOGARITHM,
+    MONEY,
+    covariate_name,
+    fit,
+    match,
+    plain,
 )
-_AFTER = re.compile(r"customer|profit|margin|transactions|visits", re.I)  # known only afterwards
+from forecast_core.mapping_guess_values import AMBIGUOUS, Dated, Look, dated, parsed
+from forecast_core.mapping_guess_wide import WideGuess, wide_of
+
+_UNKNOWN_EPOCH = date(2000, 1, 3)
+_MANY = 0.02  # of the sampled rows share their key: several rows a day are usual
 
 
 @dataclass
@@ -52,102 +43,126 @@ class Guess:
     notes: dict[str, tuple[float, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The looks by their parts: sales, calendar, and the others."""
+
+    sales: Look
+    calendar: Look | None
+    others: tuple[Look, ...]
+    wide: WideGuess | None
+    when: Dated | None  # of the sales; None where days are columns
+
+
 def guess(looks: Sequence[Look]) -> Guess:
-    """A mapping of the files: the one with dates and the most rows is the sales.
+    """A mapping of the files: the one with dates and the most to say of sales is the sales.
 
     Raises:
         ValueError: no file has a date beside something that could be sales.
     """
+    files = _sorted_out(_together(looks))
     found = Guess({"version": 1})
-    facts = [look for look in looks if date_column(look) or wide_of(look)]
-    candidates = [(score, look) for look in facts if (score := _sales_score(look))]
-    if not candidates:
+    sales = files.sales
+    table: dict[str, Any] = {"files": sales.files, **sales.written}
+    if sales.others:
+        found.notes["sales.files"] = (0.9, f"{len(sales.others) + 1} files with the same columns")
+    names = dict.fromkeys(sales.rows.columns, sales)
+    for other in files.others:
+        key = None if dated(other) else _join_key(other, sales)
+        if key is None:
+            continue
+        table.setdefault("join", []).append({"files": other.files, **other.written, "on": key})
+        place = f"sales.join.{len(table['join']) - 1}"
+        found.notes[place] = (0.9, f"{key[0]} stands in both files, once a line in this one")
+        names |= {c: other for c in other.rows.columns if c not in names}
+    _date(found, table, files)
+    taken = _attributes(found, table, names, files)
+    if files.wide is not None:
+        table["wide"] = files.wide.content
+        found.notes["sales.wide"] = (files.wide.sure, files.wide.reason)
+    else:
+        taken.append(_units(found, table, files, taken))
+        _signals(found, table, files, taken)
+    found.content["sales"] = table
+    if files.calendar is not None:
+        _calendar(found, files.calendar)
+    _further(found, files)
+    _frequency(found, files)
+    _policy(found, files)
+    return found
+
+
+def _together(looks: Sequence[Look]) -> list[Look]:
+    """Files with the very same columns are one table."""
+    found: dict[tuple[str, ...], Look] = {}
+    for look in looks:
+        key = tuple(look.rows.columns)
+        held = found.get(key)
+        found[key] = (
+            look
+            if held is None
+            else replace(
+                held, rows=pl.concat([held.rows, look.rows]), others=(*held.others, look.name)
+            )
+        )
+    return list(found.values())
+
+
+def _sorted_out(looks: Sequence[Look]) -> _Files:
+    rated = [(_sales_score(look), at, look) for at, look in enumerate(looks)]
+    score, _, sales = max(rated, key=lambda one: (one[0], -one[1]))
+    if score <= 0:
         raise ValueError(
             "none of the files has a date column beside a column of units or sales; "
             "write the mapping by hand (docs/own_data.md shows one)"
         )
-    sales = max(candidates, key=lambda one: one[0])[1]
-    wide = wide_of(sales)
     others = [look for look in looks if look is not sales]
-    calendar = next((o for o in others if _is_calendar(o, sales)), None) if others else None
-    table: dict[str, Any] = {"files": sales.name, **_written(sales)}
-    names = dict.fromkeys(sales.rows.columns, sales)
-    for other in others:
-        if other is calendar or date_column(other) or _keyed(other, calendar):
-            continue
-        shared = [c for c in other.rows.columns if c in sales.rows.columns]
-        if shared:
-            table.setdefault("join", []).append(
-                {"files": other.name, **_written(other), "on": shared[:1]}
-            )
-            found.notes[f"sales.join.{len(table['join']) - 1}"] = (
-                0.9,
-                f"{shared[0]} stands in both files",
-            )
-            names |= {c: other for c in other.rows.columns if c not in names}
-    _date(found, table, sales, calendar, wide)
-    taken = _attributes(found, table, names, wide)
-    if wide is not None:
-        table["wide"] = wide.content
-        found.notes["sales.wide"] = (0.9, wide.reason)
-    else:
-        taken.append(_units(found, table, sales))
-        _covariates(found, table, sales, taken)
-    found.content["sales"] = table
-    if calendar is not None:
-        _calendar(found, calendar)
-    _further(found, [o for o in others if o is not calendar], sales, calendar)
-    _frequency(found, sales, wide is not None)
-    _policy(found, sales, wide is not None)
-    return found
-
-
-def date_column(look: Look) -> tuple[str, str | None] | None:
-    """(column, format) of a date; format None for whole numbers in a column named like one."""
-    named = [c for c in look.rows.columns if re.match(_NAMES["date"], c, re.I)]
-    for column in [*named, *(c for c in look.rows.columns if c not in named)]:
-        values = look.rows[column].drop_nulls()
-        if values.is_empty():
-            continue
-        for form in FORMATS:
-            parsed = values.str.to_date(form, strict=False)
-            if parsed.null_count() <= 0.05 * len(values) and parsed.dt.year().min() >= 1900:  # type: ignore[operator]
-                return column, form
-    for column in named:
-        if _numbers(look.rows[column]).null_count() == look.rows[column].null_count():
-            return column, None
-    return None
-
-
-def _numbers(values: pl.Series) -> pl.Series:
-    return values.str.strip_chars().cast(pl.Float64, strict=False)
-
-
-def _written(look: Look) -> dict[str, Any]:
-    how = {"separator": look.separator, "decimal": look.decimal, "encoding": look.encoding}
-    plain = {"separator": ",", "decimal": ".", "encoding": "utf-8"}
-    given = {key: value for key, value in how.items() if value != plain[key]}
-    return {"csv": given} if given else {}
-
-
-def _match(names: Sequence[str], what: str) -> str | None:
-    """The column whose name says it is `what`; the pattern's earlier words win."""
-    hits = [name for name in names if re.match(_NAMES[what], name, re.I)]
-    return hits[0] if hits else None
+    calendar = next((look for look in others if _is_calendar(look)), None)
+    wide = wide_of(sales)
+    when = None if wide is not None and wide.content["of"] == "days" else dated(sales)
+    rest = tuple(look for look in others if look is not calendar)
+    return _Files(sales, calendar, rest, wide, when)
 
 
 def _sales_score(look: Look) -> float:
-    named = _match(look.rows.columns, "units") is not None
-    keys = sum(_match(look.rows.columns, what) is not None for what in ("item_id", "store_id"))
-    return (10.0 if wide_of(look) else 0.0) + 5.0 * named + keys
+    """How much a file looks like sales; nothing without days and numbers."""
+    wide = wide_of(look)
+    if wide is not None:
+        return 10.0 * wide.sure + 0.01
+    when = dated(look)
+    if when is None:
+        return 0.0
+    keys = sum(match(look.rows.columns, what) is not None for what in ("item_id", "store_id"))
+    named = match([c for c in look.rows.columns if c not in when.columns], "units")
+    numbers = [
+        c
+        for c in look.rows.columns
+        if c not in when.columns and fit(c, "sell_price") < 0 and look.numeric(c)
+        and fit(c, "item_id") < 0 and fit(c, "store_id") < 0 and not KNOWN.search(plain(c))
+    ]  # fmt: skip
+    return 5.0 * (named is not None) + keys if named or numbers else 0.0
 
 
-def _is_calendar(look: Look, sales: Look) -> bool:
-    dated = date_column(look)
-    if dated is None or dated[1] is None or not look.rows[dated[0]].is_unique().all():
+def _is_calendar(look: Look) -> bool:
+    when = dated(look)
+    if when is None or when.format is None or not when.days(look).is_unique().all():
         return False
-    names = [c.lower() for c in look.rows.columns]
-    return any(re.search(r"event|holiday|^d$|wm_yr_wk|wday", c) for c in names)
+    if match(look.rows.columns, "item_id") or match(look.rows.columns, "store_id"):
+        return False
+    said = " ".join([plain(look.name.rpartition("/")[2]), *map(plain, look.rows.columns)])
+    words = ("event", "holiday", "calendar", "wm_yr_wk", "wday", "feiertag", "fiesta")
+    return any(word in said for word in words) or "d" in look.rows.columns
+
+
+def _join_key(other: Look, sales: Look) -> list[str] | None:
+    """The column by which each row of the sales finds one line of another table."""
+    shared = [c for c in other.rows.columns if c in sales.rows.columns]
+    for column in shared:
+        if other.rows[column].drop_nulls().is_unique().all():
+            return [column]
+    if len(shared) > 1 and not other.rows.select(shared).is_duplicated().any():
+        return shared
+    return None
 
 
 def _keyed(look: Look, calendar: Look | None) -> str | None:
@@ -162,121 +177,161 @@ def _keyed(look: Look, calendar: Look | None) -> str | None:
     return None
 
 
-def _date(
-    found: Guess, table: dict[str, Any], sales: Look, calendar: Look | None, wide: WideGuess | None
-) -> None:
-    if wide is not None and wide.content["of"] == "days":
-        named = calendar.rows if calendar else pl.DataFrame()
-        column = next((c for c in named.columns if wide.sample in set(named[c])), None)
+def _date(found: Guess, table: dict[str, Any], files: _Files) -> None:
+    wide, when = files.wide, files.when
+    if wide is not None and when is None:
+        rows = files.calendar.rows if files.calendar else pl.DataFrame()
+        column = next((c for c in rows.columns if wide.sample in set(rows[c])), None)
         table["date"] = {"column": "day"}
         if column is not None:
             table["date"]["calendar"] = column
             found.notes["sales.date"] = (0.95, f"{wide.sample} is looked up in column {column}")
         elif wide.format:
             table["date"]["format"] = wide.format
+        elif wide.numbered is not None:
+            wide.content["columns"] = (
+                wide.content["columns"].replace("(", "").replace("\\d", "(\\d")
+            )
+            table["date"] |= {"epoch": _UNKNOWN_EPOCH, "epoch_number": 1}
+            found.notes["sales.date"] = (0.3, "set `epoch` to the day of number 1")
         return
-    dated = date_column(sales)
-    assert dated is not None
-    column, form = dated
-    if form is None:
-        table["date"] = {"column": column, "epoch": date(2000, 1, 3)}
+    assert when is not None
+    if when.format is None:
+        keyed = _keyed(files.sales.rows.select(when.columns).pipe(_bare), files.calendar)
+        if keyed is not None:
+            table["date"] = {"column": keyed, "calendar": keyed}
+            found.notes["sales.date"] = (0.9, "looked up in the calendar")
+            return
+        table["date"] = {**when.spec, "epoch": _UNKNOWN_EPOCH}
         found.notes["sales.date"] = (
             0.3,
             "whole numbers: set `epoch` to the day of number 0 (the true one, if the seasons are "
             "to be right)",
         )
-    elif form == "%Y-%m-%d":
-        table["date"] = column
-        found.notes["sales.date"] = (0.95, "every sampled value is such a date")
+        return
+    table["date"] = when.spec
+    if when.format in AMBIGUOUS and not _beyond_twelve(files.sales, when):
+        found.notes["sales.date"] = (0.5, "day and month might be the other way round")
     else:
-        table["date"] = {"column": column, "format": form}
-        found.notes["sales.date"] = (
-            0.6 if form in ("%d/%m/%Y", "%m/%d/%Y") else 0.9,
-            "every sampled value is written so",
-        )
+        found.notes["sales.date"] = (0.95, "every sampled value is such a date")
+
+
+def _bare(rows: pl.DataFrame) -> Look:
+    return Look("", rows)
+
+
+def _beyond_twelve(look: Look, when: Dated) -> bool:
+    """Whether some number of the dates can only be a day."""
+    parts = look.rows[when.columns[0]].drop_nulls().str.split("/")
+    first = parts.list.get(0, null_on_oob=True).cast(pl.Int32, strict=False)
+    second = parts.list.get(1, null_on_oob=True).cast(pl.Int32, strict=False)
+    return bool((first > 12).any() or (second > 12).any())
 
 
 def _attributes(
-    found: Guess, table: dict[str, Any], names: Mapping[str, Look], wide: WideGuess | None
+    found: Guess, table: dict[str, Any], names: Mapping[str, Look], files: _Files
 ) -> list[str]:
+    """Whose columns say item, store, their groups and closures; those that were taken."""
+    when = files.when.columns if files.when else ()
+    values = set(_value_columns(files))
+    free = [c for c in names if c not in when and c not in values]
     taken: list[str] = []
-    for what in ("item_id", "store_id", "dept_id", "cat_id", "state_id"):
-        if what == "item_id" and wide is not None and wide.content["of"] == "items":
-            continue
-        free = [c for c in names if c not in taken and not (wide and re.fullmatch(wide.any, c))]
-        column = _match(free, what)
-        if column is None:
-            if what in ("item_id", "store_id"):
-                found.notes[f"sales.{what}"] = (0.7, "no such column: all is one")
-            continue
-        if what in ("dept_id", "cat_id", "state_id") and names[column].rows[column].n_unique() < 1:
-            continue
-        table[what] = column
-        taken.append(column)
-        found.notes[f"sales.{what}"] = (0.9, "by its name")
-    for what in ("open", "closed"):
-        column = _match([c for c in names if c not in taken], what)
-        if column is not None:
+
+    def take(what: str, column: str | None, sure: float = 0.9, why: str = "by its name") -> None:
+        if column is not None and column not in taken:
             table[what] = column
             taken.append(column)
-            found.notes[f"sales.{what}"] = (0.9, "by its name")
+            found.notes[f"sales.{what}"] = (sure, why)
+
+    items_wide = files.wide is not None and files.wide.content["of"] == "items"
+    if not items_wide:
+        own = [c for c in free if c in files.sales.rows.columns]
+        take("item_id", match(own, "item_id"))
+    take("store_id", match([c for c in free if c in files.sales.rows.columns], "store_id"))
+    if "store_id" not in table:
+        region = match([c for c in files.sales.rows.columns if c in free], "state_id")
+        take("store_id", region, 0.6, "the nearest to a store that there is")
+    groups = [c for c in free if c not in taken and HIERARCHY.fullmatch(plain(c))]
+    held = [c for c in groups if names[c].rows[c].n_unique() >= 1]
+    # The finer of two groups is the department, whatever they are called.
+    held.sort(key=lambda c: (-names[c].rows[c].n_unique(), free.index(c)))
+    for what, column in zip(("dept_id", "cat_id"), held, strict=False):
+        finer = "" if len(held) < 2 else ("; the finer" if what == "dept_id" else "; the coarser")
+        take(what, column, 0.8 if finer else 0.9, f"by its name{finer}")
+    take("state_id", match([c for c in free if c not in taken], "state_id"))
+    for what in ("item_id", "store_id"):
+        if what not in table and not (what == "item_id" and items_wide):
+            found.notes[f"sales.{what}"] = (0.7, "no such column: all is one")
+    for what in ("open", "closed"):
+        flag = match([c for c in free if c not in taken], what)
+        if flag is not None:
+            take(what, flag)
             break
     return taken
 
 
-def _units(found: Guess, table: dict[str, Any], sales: Look) -> str:
-    columns = [c for c in sales.rows.columns if c != date_column(sales)[0]]  # type: ignore[index]
-    column = _match(columns, "units")
-    if column is None:
-        numeric = [
-            c for c in columns if _numbers(sales.rows[c]).null_count() < 0.2 * sales.rows.height
-        ]
-        column = numeric[-1] if numeric else columns[-1]
+def _value_columns(files: _Files) -> list[str]:
+    if files.wide is None:
+        return []
+    return [c for c in files.sales.rows.columns if re.fullmatch(files.wide.any, c)]
+
+
+def _units(found: Guess, table: dict[str, Any], files: _Files, taken: Sequence[str]) -> str:
+    look, when = files.sales, files.when
+    used = {*taken, *(when.columns if when else ())}
+    columns = [c for c in look.rows.columns if c not in used]
+    named = match([c for c in columns if look.numeric(c)], "units")
+    if named is None:
+        numeric = [c for c in columns if look.numeric(c) and not KNOWN.search(plain(c))]
+        unpriced = [c for c in numeric if fit(c, "sell_price") < 0] or numeric or columns
+        column = unpriced[-1]
         found.notes["sales.units"] = (0.3, "the last column of numbers")
     else:
+        column = named
         found.notes["sales.units"] = (0.9, "by its name")
     table["units"] = column
-    values = _numbers(sales.rows[column]).drop_nulls()
-    if _LOG.match(column):
+    said = plain(column)
+    values = look.numbers(column).drop_nulls()
+    if LOGARITHM.match(said):
         found.content["scale"] = "log"
         found.notes["scale"] = (0.8, f"{column} is a logarithm by its name")
-    elif _REVENUE.search(column) and not values.is_empty() and bool((values % 1 != 0).any()):
+    elif MONEY.search(said) and not COUNTS.search(said) and bool((values % 1 != 0).any()):
         found.content["unit"] = "revenue"
         found.notes["unit"] = (0.7, f"{column} has fractions and is named like money")
     return column
 
 
-def _covariates(found: Guess, table: dict[str, Any], sales: Look, taken: Sequence[str]) -> None:
-    dated = date_column(sales)
-    column = _match([c for c in sales.rows.columns if c not in taken], "sell_price")
+def _signals(found: Guess, table: dict[str, Any], files: _Files, taken: Sequence[str]) -> None:
+    """Price and what is planned ahead, in the sales themselves."""
+    look, when = files.sales, files.when
+    used = {*taken, *(when.columns if when else ())}
+    rest = [c for c in look.rows.columns if c not in used]
+    column = match([c for c in rest if look.numeric(c)], "sell_price")
     if column is not None:
         table["sell_price"] = column
         found.notes["sales.sell_price"] = (0.8, "by its name")
-    used = {*taken, column, dated[0] if dated else None}
-    known = {
-        _small(c): c
-        for c in sales.rows.columns
-        if c not in used and _KNOWN.search(c) and not _AFTER.search(c)
-    }
-    if known:
-        table["covariates"] = known
+    said = [
+        c for c in rest if c != column and KNOWN.search(plain(c)) and not AFTER.search(plain(c))
+    ]
+    if said:
+        table["covariates"] = {covariate_name(c): c for c in said}
         found.notes["sales.covariates"] = (0.6, "named like what is planned ahead")
 
 
 def _calendar(found: Guess, look: Look) -> None:
-    dated = date_column(look)
-    assert dated is not None
-    content: dict[str, Any] = {"files": look.name, **_written(look)}
-    content["date"] = (
-        dated[0] if dated[1] == "%Y-%m-%d" else {"column": dated[0], "format": dated[1]}
-    )
+    when = dated(look)
+    assert when is not None
+    content: dict[str, Any] = {"files": look.files, **look.written, "date": when.spec}
     for name in ("event_name_1", "event_type_1", "event_name_2", "event_type_2"):
         if name in look.rows.columns:
             content[name] = name
     if "event_name_1" not in content:
-        column = next((c for c in look.rows.columns if re.search("event|holiday", c, re.I)), None)
-        if column is not None:
-            content["event_name_1"] = column
+        words = [c for c in look.rows.columns if c not in when.columns and not look.numeric(c)]
+        for said in ("event|holiday|feiertag|fiesta", "description|desc", "name"):
+            column = next((c for c in words if re.search(said, plain(c))), None)
+            if column is not None:
+                content["event_name_1"] = column
+                break
     flags = [c for c in look.rows.columns if c.startswith("snap_")]
     if flags:
         content["flags"] = flags
@@ -284,125 +339,125 @@ def _calendar(found: Guess, look: Look) -> None:
     found.notes["calendar"] = (0.9, "a line a day, with events or names of days")
 
 
-def _further(found: Guess, others: Sequence[Look], sales: Look, calendar: Look | None) -> None:
+def _further(found: Guess, files: _Files) -> None:
     """Prices in a table of their own, and what else is known by day."""
-    known = []
-    for look in others:
-        dated, keyed = date_column(look), _keyed(look, calendar)
-        if not dated and not keyed:
+    known: list[dict[str, Any]] = []
+    until = _last(files.when, files.sales)
+    for look in files.others:
+        when, keyed = dated(look), _keyed(look, files.calendar)
+        if when is None and not keyed:
             continue
-        when: Any = dated[0] if dated else ""
-        if keyed and (dated is None or dated[1] is None):
-            when = {"column": keyed, "calendar": keyed}
-        elif dated and dated[1] not in (None, "%Y-%m-%d"):
-            when = {"column": dated[0], "format": dated[1]}
-        content: dict[str, Any] = {"files": look.name, **_written(look), "date": when}
+        spec: Any = when.spec if when else ""
+        if keyed and (when is None or when.format is None):
+            spec = {"column": keyed, "calendar": keyed}
+        content: dict[str, Any] = {"files": look.files, **look.written, "date": spec}
+        free = [c for c in look.rows.columns if when is None or c not in when.columns]
         for what in ("item_id", "store_id"):
-            column = _match([c for c in look.rows.columns if dated is None or c != dated[0]], what)
+            column = match(free, what)
             if column is not None:
                 content[what] = column
-        price = _match(look.rows.columns, "sell_price")
+                free.remove(column)
+        price = match(free, "sell_price")
         if price is not None and "prices" not in found.content:
             content["sell_price"] = price
             found.content["prices"] = content
             found.notes["prices"] = (0.9, f"it has {price}")
+            if "sell_price" in found.content["sales"]:
+                del found.content["sales"]["sell_price"]
             continue
-        used = {dated[0] if dated else None, *content.values()}
-        named = {
-            _small(c): c
-            for c in look.rows.columns
-            if isinstance(c, str) and c not in used and not _AFTER.search(c)
-        }
-        if named:
-            content["covariates"] = named
+        named = [c for c in free if c != keyed and not AFTER.search(plain(c))]
+        planned = [c for c in named if KNOWN.search(plain(c))]
+        latest = _last(when, look)
+        if not planned and latest is not None and until is not None and latest <= until:
+            note = f"{look.name} ends with the sales: it is not known ahead, and left out"
+            found.notes[f"known ({look.name})"] = (0.7, note)
+            continue
+        chosen = planned or [c for c in named if look.numeric(c)]
+        if chosen:
+            content["covariates"] = {covariate_name(c): c for c in chosen}
             known.append(content)
             found.notes[f"known.{len(known) - 1}"] = (0.5, "what else it tells by day")
     if known:
         found.content["known"] = known
 
 
-def _frequency(found: Guess, sales: Look, wide: bool) -> None:
-    dated = date_column(sales)
-    if dated is None:
-        return
-    column, form = dated
-    if form is None:
-        if re.search("week", column, re.I):
+def _last(when: Dated | None, look: Look) -> date | None:
+    found = when.days(look).max() if when is not None else None
+    return found if isinstance(found, date) else None
+
+
+def _frequency(found: Guess, files: _Files) -> None:
+    when = files.when
+    if when is None:
+        wide = files.wide
+        if wide is not None and plain(wide.numbered or "")[:1] in ("w", "k"):
             found.content["frequency"] = "weekly"
-            found.notes["frequency"] = (0.9, f"{column} counts weeks")
+            found.notes["frequency"] = (0.8, f"columns {wide.sample} and so on count weeks")
+        days = _column_days(files)
+    elif when.format is None:
+        if any("week" in plain(c) or fit(c, "week") >= 0 for c in when.columns):
+            found.content["frequency"] = "weekly"
+            found.notes["frequency"] = (0.9, f"{when.columns[0]} counts weeks")
         return
-    days = sales.rows[column].str.to_date(form, strict=False).drop_nulls().unique()
+    else:
+        days = when.days(files.sales).drop_nulls().unique().sort()
+    if len(days) < 3:
+        return
     weekdays = days.dt.weekday().unique()
-    if len(days) >= 2 and len(weekdays) == 1:
+    if len(weekdays) == 1:
         found.content["frequency"] = "weekly"
         found.content["week_start"] = WEEKDAYS[int(weekdays[0]) - 1]
         found.notes["frequency"] = (0.95, f"every date is a {WEEKDAYS[int(weekdays[0]) - 1]}")
+    elif days.dt.day().n_unique() == 1 or (days.dt.month_end() == days).all():
+        found.notes["frequency"] = (0.2, "one date a month: only days and weeks are forecast")
 
 
-def _policy(found: Guess, sales: Look, wide: bool) -> None:
-    table = found.content["sales"]
+def _column_days(files: _Files) -> pl.Series:
+    if files.wide is None or files.wide.format is None:
+        return pl.Series(dtype=pl.Date)
+    names = pl.Series(_value_columns(files), dtype=pl.String)
+    return parsed(names, files.wide.format).drop_nulls().unique().sort()
+
+
+def _idle_days(found: Guess, when: Dated, look: Look) -> int:
+    """Periods between the first and the last sampled day without any row."""
+    days = when.days(look).drop_nulls().unique()
+    first, last = days.min(), days.max()
+    if not (isinstance(first, date) and isinstance(last, date)):
+        return 0
+    step = 7 if found.content.get("frequency") == "weekly" else 1
+    return (last - first).days // step + 1 - len(days)
+
+
+def _policy(found: Guess, files: _Files) -> None:
+    table, look, when = found.content["sales"], files.sales, files.when
+    if files.wide is not None or when is None:
+        return
     policy: dict[str, str] = {}
-    if not wide:
-        values = _numbers(sales.rows[table["units"]]).drop_nulls()
-        if bool((values < 0).any()) and "scale" not in found.content:
-            policy["negatives"] = "net"
-            found.notes["policy.negatives"] = (0.6, "there are negative values: returns?")
-        if not bool((values == 0).any()) and "scale" not in found.content:
-            policy["gaps"] = "zero"
-            found.notes["policy.gaps"] = (0.7, "no zero is written down: no row means no sale")
+    values = look.numbers(table["units"]).drop_nulls()
+    plain_numbers = "scale" not in found.content
+    if plain_numbers and bool((values < 0).any()):
+        policy["negatives"] = "net"
+        found.notes["policy.negatives"] = (0.6, "there are negative values: returns?")
+    key = [*when.columns, *(table[what] for what in ("item_id", "store_id") if what in table)]
+    own = [c for c in key if c in look.rows.columns]
+    again = look.rows.select(own).is_duplicated().mean()
+    if plain_numbers and isinstance(again, float) and again > _MANY:
+        policy["duplicates"] = "sum"
+        found.notes["policy.duplicates"] = (
+            0.6,
+            f"{again:.0%} of the sampled rows share day, item and store: receipts, added up? Or an "
+            "attribute that belongs to the item (item_id: [a, b])",
+        )
+    series = look.rows.select(own[len(when.columns) :]).n_unique() if len(own) > 1 else 1
+    full = series * look.rows.select(when.columns).n_unique()
+    written = bool((values == 0).any())
+    idle = _idle_days(found, when, look)
+    if plain_numbers and not written and look.rows.select(own).n_unique() < full:
+        policy["gaps"] = "zero"
+        found.notes["policy.gaps"] = (0.7, "no zero is written down: no row means no sale")
+    elif plain_numbers and not written and idle:
+        policy["gaps"] = "closed"
+        found.notes["policy.gaps"] = (0.5, f"{idle} days have no row at all: shut?")
     if policy:
         found.content["policy"] = policy
-
-
-def _small(name: str) -> str:
-    plain = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_")
-    return plain if plain[:1].isalpha() else f"c_{plain}"
-
-
-def as_yaml(found: Guess) -> str:
-    """The guess as a commented mapping file."""
-    import yaml
-
-    lines = [
-        "# yaml-language-server: $schema=./source_mapping.schema.json",
-        "# Proposed by `forecast source init`; each guess says how sure it is. Correct it, then:",
-        "# forecast source check THIS_FILE",
-    ]
-    for key, value in found.content.items():
-        _write(lines, key, value, key, 0, found.notes, yaml)
-    absent = [place for place in found.notes if not _has(found.content, place)]
-    lines += [f"# {p}: {found.notes[p][1]} (sure: {found.notes[p][0]:.0%})" for p in absent]
-    return "\n".join(lines) + "\n"
-
-
-def _write(
-    lines: list[str],
-    key: str,
-    value: Any,
-    place: str,
-    depth: int,
-    notes: Mapping[str, Any],
-    yaml: Any,
-) -> None:
-    note = f"  # {notes[place][1]} (sure: {notes[place][0]:.0%})" if place in notes else ""
-    pad = "  " * depth
-    if isinstance(value, dict) and depth < 1:
-        lines.append(f"{pad}{key}:{note}")
-        for name, inner in value.items():
-            _write(lines, name, inner, f"{place}.{name}", depth + 1, notes, yaml)
-        return
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
-    lines.append(f"{pad}{key}: {text.removesuffix('...').strip()}{note}")
-
-
-def _has(content: Any, place: str) -> bool:
-    for part in place.split("."):
-        if isinstance(content, list):
-            if int(part) >= len(content):
-                return False
-            content = content[int(part)]
-        elif part not in content:
-            return False
-        else:
-            content = content[part]
-    return True

@@ -64,7 +64,7 @@ def columns_of(facts: Facts) -> list[str]:
     named = [name for spec in _specs(facts) for name in spec.names]
     wide = facts.wide if isinstance(facts, Sales) else None
     if wide is None or wide.of == "items":
-        named.append(facts.date.column)
+        named += facts.date.names
     keys = [ours for join in facts.join for ours in join.on]
     return list(dict.fromkeys([*named, *keys]))
 
@@ -72,7 +72,7 @@ def columns_of(facts: Facts) -> list[str]:
 def wide_columns(sales: Sales, header: Sequence[str]) -> dict[str, str]:
     """Value column -> what its name says (a day or an item), in the file's order."""
     assert sales.wide is not None
-    found = {name: re.fullmatch(sales.wide.columns, name) for name in header}
+    found = {name: re.fullmatch(sales.wide.columns, name) for name in header if name != LINE}
     return {name: match[1] for name, match in found.items() if match}
 
 
@@ -212,7 +212,7 @@ def calendar_dates(text: pl.DataFrame, calendar: Calendar) -> pl.Series:
             raise SourceError(
                 text["file"][at],
                 int(text[LINE][at]),
-                f"{calendar.date.column} {text[calendar.date.column][at]!r} {what}",
+                f"{calendar.date.label} {_stamp(text, calendar.date)[at]!r} {what}",
                 "Give every day once, as `calendar.date.format` says",
             )
     return days
@@ -269,8 +269,9 @@ def _wide_days(
 ) -> pl.DataFrame:
     sales = mapping.sales
     named = wide_columns(sales, rows.columns)
-    keys = pl.DataFrame({sales.date.column: list(named.values())})
-    days, _, bad = _dates(keys, sales.date, mapping, lookups)
+    keys = pl.DataFrame({"day": list(named.values())})
+    asked = sales.date.model_copy(update={"column": "day", "columns": ()})
+    days, _, bad = _dates(keys, asked, mapping, lookups)
     if bad.is_not_null().any():
         at = bad.is_not_null().arg_max() or 0
         raise SourceError(
@@ -494,7 +495,7 @@ def _number(rows: pl.DataFrame, spec: Column, csv: Csv) -> tuple[pl.Series, pl.S
         bare = bare.replace(dict(spec.values))
     if csv.thousands:
         mark = re.escape(csv.thousands)
-        grouped = bare.str.contains(rf"^-?\d{{1,3}}({mark}\d{{3}})*(\D|$)")
+        grouped = bare.str.contains(rf"^-?\d{{1,3}}({mark}\d{{3}})+(\D|$)|^[^{mark}]*$")
         bare = bare.str.replace_all(csv.thousands, "", literal=True).set(
             ~grouped & (bare != ""), None
         )
@@ -531,7 +532,7 @@ def _dates(
     rows: pl.DataFrame, spec: DateColumn, mapping: SourceMapping | None, lookups: Lookups
 ) -> tuple[pl.Series, pl.Series, pl.Series]:
     """(first day, last day, what is wrong) of each row's date; nulls are only null."""
-    values = rows[spec.column]
+    values = _stamp(rows, spec)
     good: pl.Series
     text = values.cast(pl.String).str.strip_chars()
     last: pl.Series | None = None
@@ -552,7 +553,7 @@ def _dates(
     elif values.dtype.is_temporal():
         good = values.cast(pl.Date)
     else:
-        tried = [text.str.to_date(one, strict=False) for one in spec.format]
+        tried = [_day(text, form) for form in spec.format]
         good = tried[0]
         for other in tried[1:]:
             good = good.zip_with(good.is_not_null(), other)
@@ -564,6 +565,20 @@ def _dates(
     if mapping is not None and mapping.how_often.weekly:
         good = pl.DataFrame({"d": good}).select(mapping.how_often.starts(pl.col("d"))).to_series()
     return good, good if last is None else last, bad
+
+
+def _stamp(rows: pl.DataFrame, spec: DateColumn) -> pl.Series:
+    """What stands for the date: a column, or several joined."""
+    if len(spec.names) == 1:
+        return rows[spec.names[0]]
+    parts = pl.DataFrame([_plain(rows[name]).alias(str(at)) for at, name in enumerate(spec.names)])
+    return parts.select(pl.concat_str(pl.all(), separator="-").alias("date")).to_series()
+
+
+def _day(text: pl.Series, form: str) -> pl.Series:
+    if "%V" in form and "%u" not in form:
+        return (text + "-1").str.to_date(f"{form}-%u", strict=False)
+    return text.str.to_date(form, strict=False)
 
 
 def _scaled(units: pl.Series, mapping: SourceMapping) -> pl.Series:

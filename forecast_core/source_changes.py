@@ -16,7 +16,7 @@ from datetime import date
 
 import polars as pl
 
-from forecast_core.mapping_guess_wide import FORMATS
+from forecast_core.mapping_guess_values import FORMATS
 
 SHRUNK = 0.8  # of the rows that a store had in the months both know: fewer are missing
 ALIKE = 0.5  # of the items, or of the months, that two names share: one store renamed

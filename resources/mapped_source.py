@@ -190,13 +190,14 @@ class MappedSource:
         """raw_calendar: the mapping's, or the bare days of the span and a year more."""
         calendar = self.mapping.calendar
         table = TABLES["raw_calendar"]
+        first, last = self.span()
+        # To the end of a year: a new day of sales makes no new calendar.
+        every = pl.date_range(first, date(last.year + 1, 12, 31), eager=True)
+        bare = pl.DataFrame({"date": every})
         if calendar is None:
-            first, last = self.span()
-            # To the end of a year: a new day of sales makes no new calendar.
-            bare = pl.date_range(first, date(last.year + 1, 12, 31), eager=True)
             blank = {name: pl.lit(None, pl.String) for name in list(table.columns)[1:]}
-            return pl.DataFrame({"date": bare}).with_columns(**blank)
-        text = whole(calendar, self.path.parent, [calendar.date.column])
+            return bare.with_columns(**blank)
+        text = whole(calendar, self.path.parent, calendar.date.names)
         events = {}
         for name in list(table.columns)[1:]:
             spec = getattr(calendar, name)
@@ -212,6 +213,8 @@ class MappedSource:
             .select(*table.columns, *calendar.flags)
             .sort("date")
         )
+        if days.height < 0.9 * bare.filter(pl.col("date") <= last).height:
+            days = _every_day(days, bare)
         if not self.frequency.weekly:
             return days
         # A week has the events of its days, the first two of them.
@@ -326,6 +329,13 @@ class MappedSource:
             first,
             last,
         )
+
+
+def _every_day(days: pl.DataFrame, bare: pl.DataFrame) -> pl.DataFrame:
+    """A calendar that names holidays alone, with the days between them."""
+    flags = [name for name, dtype in days.schema.items() if dtype == pl.Int8]
+    whole = bare.join(days, on="date", how="full", coalesce=True, maintain_order="left_right")
+    return whole.with_columns(pl.col(flags).fill_null(0)).sort("date")
 
 
 def _one_place(series: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -142,7 +142,9 @@ def whole(table: Table, base: Path, columns: Sequence[str]) -> pl.DataFrame:
     parts: list[pl.DataFrame] = []
     height = 0
     for origin in origins(table, base):
-        for batch in batches(origin, columns):
+        own = header(origin)
+        require(origin, own, columns)
+        for batch in batches(origin, own):
             if batch.unfit.height:
                 line, _, defect = batch.unfit.row(0)
                 raise SourceError(origin.name, line, defect, "Correct the line")

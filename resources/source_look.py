@@ -10,9 +10,10 @@ import os.path
 from pathlib import Path
 
 import polars as pl
+from polars import selectors
 
 from forecast_core.mapping import Csv, Table
-from forecast_core.mapping_guess_wide import Look
+from forecast_core.mapping_guess_values import Look, number_style
 from resources.source_files import batches, header, origins
 from resources.source_text import LINE, members
 
@@ -27,16 +28,19 @@ def look_at(path: Path, base: Path, rows: int) -> Look:
     csv = Csv()
     plain = Table(files=(name,))
     origin = origins(plain, base)[0]
-    if origin.format == "csv":
+    text = origin.format == "csv"
+    if text:
         csv = _sniffed(path)
         origin = origins(Table(files=(name,), csv=csv), base)[0]
     found: list[pl.DataFrame] = []
     for batch in batches(origin, header(origin)):
-        found.append(batch.rows.drop(LINE).select(pl.all().cast(pl.String)))
+        days = batch.rows.drop(LINE).with_columns(selectors.datetime().cast(pl.Date))
+        found.append(days.select(pl.all().cast(pl.String)))
         if sum(part.height for part in found) >= rows:
             break
     sample = pl.concat(found).head(rows)
-    return Look(name, sample, csv.separator, _decimal(sample, csv), csv.encoding)
+    decimal, thousands = number_style(sample, csv.separator) if text else (".", "")
+    return Look(name, sample, csv.separator, decimal, csv.encoding, thousands)
 
 
 def _sniffed(path: Path) -> Csv:
@@ -56,13 +60,3 @@ def _sniffed(path: Path) -> Csv:
     line = first[0] if first else ""
     separator = max(",;\t|", key=line.count)
     return Csv(separator=separator if line.count(separator) else ",", encoding=encoding)
-
-
-def _decimal(sample: pl.DataFrame, csv: Csv) -> str:
-    if csv.separator == ",":
-        return "."
-    for name in sample.columns:
-        values = sample[name].drop_nulls()
-        if len(values) and values.str.contains(r"^-?\d+,\d+$").any():
-            return ","
-    return "."

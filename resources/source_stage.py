@@ -181,7 +181,7 @@ def lookups(mapping: SourceMapping, base: Path) -> Lookups:
     if mapping.calendar is not None:
         named = {t.date.calendar for t in tables(mapping).values() if t.date.calendar}
         if named:
-            text = whole(mapping.calendar, base, [mapping.calendar.date.column, *sorted(named)])
+            text = whole(mapping.calendar, base, [*mapping.calendar.date.names, *sorted(named)])
             days = dict(calendar_days(text, mapping.calendar, sorted(named)).days)
     return Lookups(joins, days)
 

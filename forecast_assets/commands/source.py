@@ -44,7 +44,8 @@ def init(
 ) -> None:
     """Look at files and propose a mapping, with a reason and a confidence for each guess."""
     from forecast_core.mapping import SourceMapping, json_schema
-    from forecast_core.mapping_guess import as_yaml, guess
+    from forecast_core.mapping_guess import guess
+    from forecast_core.mapping_guess_yaml import as_yaml
     from resources.source_look import look_at
 
     if out.exists() and not force:

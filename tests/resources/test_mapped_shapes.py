@@ -12,7 +12,8 @@ from forecast_core.clean import clean
 from forecast_core.generate import DemoSpec
 from forecast_core.generate_shapes import SHAPES, shape
 from forecast_core.mapping import MappingError, SourceMapping, json_schema
-from forecast_core.mapping_guess import as_yaml, guess
+from forecast_core.mapping_guess import guess
+from forecast_core.mapping_guess_yaml import as_yaml
 from resources.mapped_source import MappedSource
 from resources.source_look import look_at
 from resources.sources import M5Source

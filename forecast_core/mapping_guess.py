@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
 import polars as pl
 
-from forecast_core.frequency import WEEKDAYS
+from forecast_core.mapping_guess_files import Files, Guess, sorted_out, together
+from forecast_core.mapping_guess_habits import frequency, policy
 from forecast_core.mapping_guess_names import (
     AFTER,
     COUNTS,
@@ -28,30 +28,9 @@ from forecast_core.mapping_guess_names import (
     match,
     plain,
 )
-from forecast_core.mapping_guess_values import AMBIGUOUS, Dated, Look, dated, parsed
-from forecast_core.mapping_guess_wide import WideGuess, wide_of
+from forecast_core.mapping_guess_values import AMBIGUOUS, Dated, Look, dated
 
 _UNKNOWN_EPOCH = date(2000, 1, 3)
-_MANY = 0.02  # of the sampled rows share their key: several rows a day are usual
-
-
-@dataclass
-class Guess:
-    """A proposed mapping and, by place in it, why (`note`) and how sure (`sure`, 0 to 1)."""
-
-    content: dict[str, Any] = field(default_factory=dict)
-    notes: dict[str, tuple[float, str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The looks by their parts: sales, calendar, and the others."""
-
-    sales: Look
-    calendar: Look | None
-    others: tuple[Look, ...]
-    wide: WideGuess | None
-    when: Dated | None  # of the sales; None where days are columns
 
 
 def guess(looks: Sequence[Look]) -> Guess:
@@ -60,7 +39,7 @@ def guess(looks: Sequence[Look]) -> Guess:
     Raises:
         ValueError: no file has a date beside something that could be sales.
     """
-    files = _sorted_out(_together(looks))
+    files = sorted_out(together(looks))
     found = Guess({"version": 1})
     sales = files.sales
     table: dict[str, Any] = {"files": sales.files, **sales.written}
@@ -87,71 +66,9 @@ def guess(looks: Sequence[Look]) -> Guess:
     if files.calendar is not None:
         _calendar(found, files.calendar)
     _further(found, files)
-    _frequency(found, files)
-    _policy(found, files)
+    frequency(found, files)
+    policy(found, files)
     return found
-
-
-def _together(looks: Sequence[Look]) -> list[Look]:
-    """Files with the very same columns are one table."""
-    found: dict[tuple[str, ...], Look] = {}
-    for look in looks:
-        key = tuple(look.rows.columns)
-        held = found.get(key)
-        found[key] = (
-            look
-            if held is None
-            else replace(
-                held, rows=pl.concat([held.rows, look.rows]), others=(*held.others, look.name)
-            )
-        )
-    return list(found.values())
-
-
-def _sorted_out(looks: Sequence[Look]) -> _Files:
-    rated = [(_sales_score(look), at, look) for at, look in enumerate(looks)]
-    score, _, sales = max(rated, key=lambda one: (one[0], -one[1]))
-    if score <= 0:
-        raise ValueError(
-            "none of the files has a date column beside a column of units or sales; "
-            "write the mapping by hand (docs/own_data.md shows one)"
-        )
-    others = [look for look in looks if look is not sales]
-    calendar = next((look for look in others if _is_calendar(look)), None)
-    wide = wide_of(sales)
-    when = None if wide is not None and wide.content["of"] == "days" else dated(sales)
-    rest = tuple(look for look in others if look is not calendar)
-    return _Files(sales, calendar, rest, wide, when)
-
-
-def _sales_score(look: Look) -> float:
-    """How much a file looks like sales; nothing without days and numbers."""
-    wide = wide_of(look)
-    if wide is not None:
-        return 10.0 * wide.sure + 0.01
-    when = dated(look)
-    if when is None:
-        return 0.0
-    keys = sum(match(look.rows.columns, what) is not None for what in ("item_id", "store_id"))
-    named = match([c for c in look.rows.columns if c not in when.columns], "units")
-    numbers = [
-        c
-        for c in look.rows.columns
-        if c not in when.columns and fit(c, "sell_price") < 0 and look.numeric(c)
-        and fit(c, "item_id") < 0 and fit(c, "store_id") < 0 and not KNOWN.search(plain(c))
-    ]  # fmt: skip
-    return 5.0 * (named is not None) + keys if named or numbers else 0.0
-
-
-def _is_calendar(look: Look) -> bool:
-    when = dated(look)
-    if when is None or when.format is None or not when.days(look).is_unique().all():
-        return False
-    if match(look.rows.columns, "item_id") or match(look.rows.columns, "store_id"):
-        return False
-    said = " ".join([plain(look.name.rpartition("/")[2]), *map(plain, look.rows.columns)])
-    words = ("event", "holiday", "calendar", "wm_yr_wk", "wday", "feiertag", "fiesta")
-    return any(word in said for word in words) or "d" in look.rows.columns
 
 
 def _join_key(other: Look, sales: Look) -> list[str] | None:
@@ -177,7 +94,7 @@ def _keyed(look: Look, calendar: Look | None) -> str | None:
     return None
 
 
-def _date(found: Guess, table: dict[str, Any], files: _Files) -> None:
+def _date(found: Guess, table: dict[str, Any], files: Files) -> None:
     wide, when = files.wide, files.when
     if wide is not None and when is None:
         rows = files.calendar.rows if files.calendar else pl.DataFrame()
@@ -229,11 +146,11 @@ def _beyond_twelve(look: Look, when: Dated) -> bool:
 
 
 def _attributes(
-    found: Guess, table: dict[str, Any], names: Mapping[str, Look], files: _Files
+    found: Guess, table: dict[str, Any], names: Mapping[str, Look], files: Files
 ) -> list[str]:
     """Whose columns say item, store, their groups and closures; those that were taken."""
     when = files.when.columns if files.when else ()
-    values = set(_value_columns(files))
+    values = set(files.value_columns)
     free = [c for c in names if c not in when and c not in values]
     taken: list[str] = []
 
@@ -270,13 +187,7 @@ def _attributes(
     return taken
 
 
-def _value_columns(files: _Files) -> list[str]:
-    if files.wide is None:
-        return []
-    return [c for c in files.sales.rows.columns if re.fullmatch(files.wide.any, c)]
-
-
-def _units(found: Guess, table: dict[str, Any], files: _Files, taken: Sequence[str]) -> str:
+def _units(found: Guess, table: dict[str, Any], files: Files, taken: Sequence[str]) -> str:
     look, when = files.sales, files.when
     used = {*taken, *(when.columns if when else ())}
     columns = [c for c in look.rows.columns if c not in used]
@@ -301,7 +212,7 @@ def _units(found: Guess, table: dict[str, Any], files: _Files, taken: Sequence[s
     return column
 
 
-def _signals(found: Guess, table: dict[str, Any], files: _Files, taken: Sequence[str]) -> None:
+def _signals(found: Guess, table: dict[str, Any], files: Files, taken: Sequence[str]) -> None:
     """Price and what is planned ahead, in the sales themselves."""
     look, when = files.sales, files.when
     used = {*taken, *(when.columns if when else ())}
@@ -339,7 +250,7 @@ def _calendar(found: Guess, look: Look) -> None:
     found.notes["calendar"] = (0.9, "a line a day, with events or names of days")
 
 
-def _further(found: Guess, files: _Files) -> None:
+def _further(found: Guess, files: Files) -> None:
     """Prices in a table of their own, and what else is known by day."""
     known: list[dict[str, Any]] = []
     until = _last(files.when, files.sales)
@@ -384,80 +295,3 @@ def _further(found: Guess, files: _Files) -> None:
 def _last(when: Dated | None, look: Look) -> date | None:
     found = when.days(look).max() if when is not None else None
     return found if isinstance(found, date) else None
-
-
-def _frequency(found: Guess, files: _Files) -> None:
-    when = files.when
-    if when is None:
-        wide = files.wide
-        if wide is not None and plain(wide.numbered or "")[:1] in ("w", "k"):
-            found.content["frequency"] = "weekly"
-            found.notes["frequency"] = (0.8, f"columns {wide.sample} and so on count weeks")
-        days = _column_days(files)
-    elif when.format is None:
-        if any("week" in plain(c) or fit(c, "week") >= 0 for c in when.columns):
-            found.content["frequency"] = "weekly"
-            found.notes["frequency"] = (0.9, f"{when.columns[0]} counts weeks")
-        return
-    else:
-        days = when.days(files.sales).drop_nulls().unique().sort()
-    if len(days) < 3:
-        return
-    weekdays = days.dt.weekday().unique()
-    if len(weekdays) == 1:
-        found.content["frequency"] = "weekly"
-        found.content["week_start"] = WEEKDAYS[int(weekdays[0]) - 1]
-        found.notes["frequency"] = (0.95, f"every date is a {WEEKDAYS[int(weekdays[0]) - 1]}")
-    elif days.dt.day().n_unique() == 1 or (days.dt.month_end() == days).all():
-        found.notes["frequency"] = (0.2, "one date a month: only days and weeks are forecast")
-
-
-def _column_days(files: _Files) -> pl.Series:
-    if files.wide is None or files.wide.format is None:
-        return pl.Series(dtype=pl.Date)
-    names = pl.Series(_value_columns(files), dtype=pl.String)
-    return parsed(names, files.wide.format).drop_nulls().unique().sort()
-
-
-def _idle_days(found: Guess, when: Dated, look: Look) -> int:
-    """Periods between the first and the last sampled day without any row."""
-    days = when.days(look).drop_nulls().unique()
-    first, last = days.min(), days.max()
-    if not (isinstance(first, date) and isinstance(last, date)):
-        return 0
-    step = 7 if found.content.get("frequency") == "weekly" else 1
-    return (last - first).days // step + 1 - len(days)
-
-
-def _policy(found: Guess, files: _Files) -> None:
-    table, look, when = found.content["sales"], files.sales, files.when
-    if files.wide is not None or when is None:
-        return
-    policy: dict[str, str] = {}
-    values = look.numbers(table["units"]).drop_nulls()
-    plain_numbers = "scale" not in found.content
-    if plain_numbers and bool((values < 0).any()):
-        policy["negatives"] = "net"
-        found.notes["policy.negatives"] = (0.6, "there are negative values: returns?")
-    key = [*when.columns, *(table[what] for what in ("item_id", "store_id") if what in table)]
-    own = [c for c in key if c in look.rows.columns]
-    again = look.rows.select(own).is_duplicated().mean()
-    if plain_numbers and isinstance(again, float) and again > _MANY:
-        policy["duplicates"] = "sum"
-        found.notes["policy.duplicates"] = (
-            0.6,
-            f"{again:.0%} of the sampled rows share day, item and store: receipts, added up? Or an "
-            "attribute that belongs to the item (item_id: [a, b])",
-        )
-    series = look.rows.select(own[len(when.columns) :]).n_unique() if len(own) > 1 else 1
-    full = series * look.rows.select(when.columns).n_unique()
-    written = bool((values == 0).any())
-    idle = _idle_days(found, when, look)
-    if plain_numbers and not written and look.rows.select(own).n_unique() < full:
-        policy["gaps"] = "zero"
-        found.notes["policy.gaps"] = (0.7, "no zero is written down: no row means no sale")
-    elif plain_numbers and not written and idle:
-        policy["gaps"] = "closed"
-        found.notes["policy.gaps"] = (0.5, f"{idle} days have no row at all: shut?")
-    if policy:
-        found.content["policy"] = policy

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from forecast_core.mapping_guess import Guess
+from forecast_core.mapping_guess_files import Guess
 
 
 def as_yaml(found: Guess) -> str:

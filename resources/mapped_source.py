@@ -27,7 +27,7 @@ from forecast_core.source_span import body
 from resources.policies import PolicyError, load_policy
 from resources.source_files import whole
 from resources.source_fixes import Overlay, overlay, read_fixes, was
-from resources.source_stage import Manifest, Progress, rows_of, staged
+from resources.source_stage import Manifest, Progress, asks_a_database, rows_of, staged
 
 _BESIDE = ("sell_price", "closed", "price_defect")  # of the sales table, and no part of a sale
 LANDED = "landed.json"  # what `resources.landed` remembers, beside the staged runs
@@ -81,6 +81,10 @@ class MappedSource:
         """
         return staged(self.mapping, self.path.parent, self.root, self._progress, self._fresh)
 
+    def ask_again(self) -> None:
+        """Have a database asked anew when the stage is asked for; files tell by themselves."""
+        self._fresh = self._fresh or asks_a_database(self.mapping)
+
     @cached_property
     def manifest(self) -> Manifest:
         """What was read."""
@@ -101,7 +105,7 @@ class MappedSource:
         """Another name for other files, another mapping of them, or other corrections."""
         fixes = [(self.path.parent / name).read_bytes() for name in self.mapping.fixes]
         more = hashlib.sha256(b"\0".join(fixes)).hexdigest()[:8] if fixes else ""
-        return self.stage.name + more
+        return self.stage.name + self.manifest.asked + more
 
     @cached_property
     def _codes(self) -> dict[str, int]:

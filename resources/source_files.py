@@ -112,7 +112,8 @@ def batches(origin: Origin, columns: Sequence[str], numeric: Sequence[str] = ())
         rows += batch.lines
         yield batch
     if not rows:
-        raise SourceError(origin.name, None, "it holds no rows", "Put the whole file there")
+        remedy = "Correct `query`" if origin.format == "sql" else "Put the whole file there"
+        raise SourceError(origin.name, None, "it holds no rows", remedy)
 
 
 def require(origin: Origin, found: Sequence[str], columns: Sequence[str]) -> None:
@@ -210,6 +211,7 @@ def _query(origin: Origin, size: int) -> Iterator[Batch]:
 
     assert origin.table.url is not None and origin.table.query is not None
     line = 1
+    engine = None
     try:
         engine = sa.create_engine(with_environment(origin.table.url))
         with engine.connect().execution_options(stream_results=True) as connection:
@@ -235,6 +237,9 @@ def _query(origin: Origin, size: int) -> Iterator[Batch]:
         raise SourceError(
             origin.name, None, f"the query failed ({reason})", "Correct `url` or `query`"
         ) from error
+    finally:
+        if engine is not None:
+            engine.dispose()
 
 
 _NONE_UNFIT = pl.DataFrame(schema=UNFIT)

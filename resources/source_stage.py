@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,8 +42,9 @@ from resources.source_text import Batch
 
 RUN = 2_000_000
 GROUP = 1 << 16  # rows of a row group
+ASKED_AGAIN = 6 * 3600  # seconds
 TOLD = ("refused", "defect", "raw_text")  # what a reader says of a row it could not use
-_VERSION = 5  # of this layout
+_VERSION = 6  # of this layout
 Progress = Callable[[str, int], None]
 
 
@@ -67,6 +69,7 @@ class Manifest:
     stores: tuple[str, ...]
     covariates: tuple[str, ...] = ()
     names: tuple[str, ...] = ()  # of files, by their number
+    asked: str = ""  # another one each time that a database was asked
 
     @property
     def rows(self) -> int:
@@ -82,7 +85,7 @@ class Manifest:
             for f in held.pop("files")
         )
         stores, covariates, names = (tuple(held[k]) for k in ("stores", "covariates", "names"))
-        return cls(files, held["days"], stores, covariates, names)
+        return cls(files, held["days"], stores, covariates, names, held["asked"])
 
 
 def tables(mapping: SourceMapping) -> dict[str, Facts]:
@@ -126,11 +129,14 @@ def staged(
 ) -> Path:
     """The folder of the runs, made now unless it is there for these very files.
 
+    A database does not say when it changes: what was asked of one is asked again after
+    `ASKED_AGAIN`.
+
     Raises:
         SourceError: a file that cannot be used as it stands.
     """
     path = root / fingerprint(mapping, base)
-    if fresh:
+    if fresh or _outdated(mapping, path):
         shutil.rmtree(path, ignore_errors=True)
     if (path / "manifest.json").is_file():
         return path
@@ -149,6 +155,19 @@ def staged(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return path
+
+
+def asks_a_database(mapping: SourceMapping) -> bool:
+    """Whether any of its tables is a query."""
+    every = [*tables(mapping).values(), *(j for t in tables(mapping).values() for j in t.join)]
+    return any(table.url is not None for table in [*every, mapping.calendar] if table is not None)
+
+
+def _outdated(mapping: SourceMapping, path: Path) -> bool:
+    manifest = path / "manifest.json"
+    if not manifest.is_file() or not asks_a_database(mapping):
+        return False
+    return time.time() - manifest.stat().st_mtime > ASKED_AGAIN
 
 
 def rows_of(path: Path, table: str, store: Sequence[int | None]) -> pl.DataFrame:
@@ -223,6 +242,7 @@ def _write(mapping: SourceMapping, base: Path, path: Path, progress: Progress) -
         tuple(stores),
         mapping.covariates,
         tuple(names),
+        uuid.uuid4().hex[:8] if asks_a_database(mapping) else "",
     )
     (path / "manifest.json").write_text(json.dumps(asdict(manifest)))
 

@@ -159,9 +159,13 @@ def run(
 
     Days of weekly data are weeks: the horizon counts them, and a forecast is dated like the data.
     """
-    from resources.wiring import data_span
+    from resources.mapped_source import MappedSource
+    from resources.wiring import data_span, source_of
 
     settings = Settings.from_environment(source=source)
+    if land and isinstance(mapped := source_of(settings), MappedSource):
+        mapped.ask_again()
+        _ = mapped.stage
     settings = replace(
         settings,
         as_of=_day(cutoff) if cutoff else settings.as_of,

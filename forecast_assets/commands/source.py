@@ -235,6 +235,7 @@ def _reading(path: Path) -> Iterator["MappedSource"]:
     try:
         with Progress(*columns, transient=True, disable=not sys.stderr.isatty()) as bar:
             source = MappedSource(path.resolve(), settings.stage, _advance(bar))
+            source.ask_again()
             _ = source.manifest
         yield source
     except ValueError as error:

@@ -8,7 +8,11 @@ An item sells too little to show what Easter or the first of the month does, and
 items made by one model err together; their department in the store shows both. Its days lie
 between its own calendar shape and what the booster of all departments expects. Its level is the
 geometric mean of two: recent sales over their own shape, and the last four weeks turned as the
-store's sales turned a year ago.
+store's sales turned a year ago; both lie weeks before the days forecast, for which the store's
+yearly growth makes up.
+
+On M5 this takes the mean WRMSSE of one direct LightGBM over the cutoffs d_1829, d_1857, d_1885 (on
+which the strengths were chosen) from .643 to .554; without the booster it is .573.
 """
 
 from __future__ import annotations
@@ -35,13 +39,14 @@ __all__ = ["AlignmentError", "Shapes", "align", "learn", "levels", "node_totals"
 
 HISTORY_DAYS = 1800  # of totals that `learn` looks at: for the booster every day is an example
 LEVEL_DAYS = max(400, node_booster.BACK_DAYS)  # of totals that a prediction looks at
-SHAPE_STRENGTH = 0.75
+SHAPE_STRENGTH = 1.0
 LEVEL_STRENGTH = 1.0
 BOOSTED = 0.75  # how far days go from the shape's to the booster's
 _MONTH = 28
 _YEAR_AGO = 364
 _TURN_TRUST = 0.75  # how much of last year's turn is believed to come again
 _LEVEL_MEMORY = 14.0  # days in which the weight of a day falls by 1/e
+_GROWTH_BOUNDS = (0.7, 1.4)  # a year's; beyond them a store opened, closed or was rebuilt
 _FURTHEST = 1.5  # no node is moved by more than this factor
 
 Floats = NDArray[np.float64]
@@ -55,7 +60,28 @@ def learn(totals: pl.DataFrame, calendar: pl.DataFrame, cutoff: date, horizon: i
     shapes = fit_shapes(totals, calendar, cutoff)
     first = cutoff - timedelta(days=HISTORY_DAYS - 1)
     known = totals.filter(pl.col("date").is_between(first, cutoff))
-    return replace(shapes, booster=node_booster.fit(known, calendar, cutoff, horizon))
+    booster = node_booster.fit(known, calendar, cutoff, horizon)
+    return replace(shapes, booster=booster, growth=_growth(known, cutoff))
+
+
+def _growth(totals: pl.DataFrame, cutoff: date) -> dict[str, float]:
+    """By store, its last year of sales over the year before; only of stores that sold in both."""
+    year = timedelta(days=_YEAR_AGO)
+    daily = totals.group_by("store_id", "date").agg(pl.col("units").sum())
+    last, before = (
+        pl.col("date") > cutoff - year,
+        pl.col("date").is_between(cutoff - 2 * year, cutoff - year, closed="right"),
+    )
+    known = daily.group_by("store_id").agg(
+        first=pl.col("date").filter(pl.col("units") > 0).min(),
+        growth=pl.col("units").filter(last).sum() / pl.col("units").filter(before).sum(),
+    )
+    whole = known.filter(pl.col("first") <= cutoff - 2 * year + timedelta(days=_MONTH))
+    return dict(
+        whole.select("store_id", pl.col("growth").clip(*_GROWTH_BOUNDS).round(6))
+        .sort("store_id")
+        .iter_rows()
+    )
 
 
 def expected(
@@ -91,7 +117,9 @@ def levels(
     store = nodes["store_id"].rank("dense").cast(pl.Int64).to_numpy() - 1
     recent = _recent_level(units, curve) * curve[:, LEVEL_DAYS:].sum(axis=1)
     turned = units[:, -_MONTH:].mean(axis=1) * horizon * _turn(units, horizon, store)
-    return nodes.with_columns(level=pl.Series(np.sqrt(recent * turned)))
+    grown = nodes["store_id"].replace_strict(shapes.growth, default=1.0, return_dtype=pl.Float64)
+    ahead = (horizon / 2 + _LEVEL_MEMORY) / _YEAR_AGO  # from the middle of what was seen
+    return nodes.with_columns(level=pl.Series(np.sqrt(recent * turned) * grown.to_numpy() ** ahead))
 
 
 def _recent_level(units: Floats, curve: Floats) -> Floats:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -45,8 +45,8 @@ class Shapes:
     """Calendar coefficients of nodes, and the events that they were learnt with.
 
     `closed` are the events on which nothing has been sold. `state_of` names the SNAP column of a
-    store, `booster` the model of all nodes (`node_booster`) where one was fitted. Kept as JSON
-    (`to_bytes`), never as a pickle.
+    store, `booster` the model of all nodes (`node_booster`) where one was fitted, `growth` by what
+    factor a store's sales grow in a year. Kept as JSON (`to_bytes`), never as a pickle.
     """
 
     events: tuple[str, ...]
@@ -54,6 +54,7 @@ class Shapes:
     state_of: Mapping[str, str]
     coefficients: Mapping[tuple[str, str], tuple[float, ...]]
     booster: str | None = None
+    growth: Mapping[str, float] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The same shapes give the same bytes."""
@@ -64,6 +65,7 @@ class Shapes:
             "state_of": dict(self.state_of),
             "nodes": [[*node, list(of)] for node, of in sorted(self.coefficients.items())],
             "booster": self.booster,
+            "growth": dict(self.growth),
         }
         return json.dumps(content, sort_keys=True).encode()
 
@@ -78,8 +80,8 @@ class Shapes:
             content: dict[str, Any] = json.loads(artefact)
             nodes = {(store, dept): tuple(of) for store, dept, of in content["nodes"]}
             events, closed = tuple(content["events"]), tuple(content["closed"])
-            booster = content.get("booster")
-            return cls(events, closed, content["state_of"], nodes, booster)
+            booster, growth = content.get("booster"), content.get("growth", {})
+            return cls(events, closed, content["state_of"], nodes, booster, growth)
         except (ValueError, KeyError, TypeError) as error:
             raise AlignmentError(f"no shapes to read ({error}); fit them again") from None
 

@@ -1,5 +1,6 @@
 """Items are bent to what their store-department shows, and nothing else changes."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -13,6 +14,7 @@ from forecast_core.alignment import (
     AlignmentError,
     Shapes,
     align,
+    learn,
     levels,
     node_totals,
 )
@@ -146,6 +148,22 @@ def test_no_node_moves_further_than_its_bound(shapes: Shapes) -> None:
     tiny = flat({"a": 0.001})
     moved = align(tiny, DEPARTMENTS, shapes, CALENDAR, level, level_strength=1)
     assert moved["mean"].sum() == pytest.approx(1.5 * tiny["mean"].sum())
+
+
+def test_a_store_that_grows_is_expected_to_go_on_growing() -> None:
+    """Ten percent a year: its level lies four weeks behind, which is some .7 percent."""
+    past = totals(days=900)
+    age = (pl.lit(CUTOFF) - pl.col("date")).dt.total_days()
+    grown = past.with_columns(units=pl.col("units") * pl.lit(1.1).pow(-age / 364))
+    young = totals(days=400).with_columns(store_id=pl.lit("S_2"))
+    calendar = CALENDAR.with_columns(event_type_1=None, event_name_2=None)
+    shapes = learn(pl.concat([grown, young]), calendar, CUTOFF, HORIZON)
+    assert shapes.growth == {"S_1": pytest.approx(1.1, rel=0.01)}
+    with_growth, without = (
+        levels(grown, kept, CALENDAR, CUTOFF, HORIZON)["level"].item()
+        for kept in (shapes, replace(shapes, growth={}))
+    )
+    assert with_growth / without == pytest.approx(1.1 ** (28 / 364), rel=0.001)
 
 
 def test_a_day_on_which_the_store_is_shut_is_zero() -> None:

@@ -74,7 +74,7 @@ class Marts:
                 )
             cursor = self._open[1].cursor()  # outlives the connection that a newer copy replaces
         try:
-            found = cursor.execute(sql, list(values)).to_arrow_table()
+            found = cursor.sql(sql, params=list(values)).to_arrow_table()
             whole = [c for c, t in pl.DataFrame(found.slice(0, 0)).schema.items()
                      if isinstance(t, pl.Decimal) and not t.scale]  # fmt: skip
             return pl.DataFrame(found).cast(dict.fromkeys(whole, pl.Int64))

@@ -66,6 +66,13 @@ def plain(text: object) -> str:
     return _MARKUP.sub(r"\\\1", _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
 
 
+def code(text: object) -> str:
+    """A name from the data as inline code: shown to the letter, dashes and arrows too."""
+    kept = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    fence = "`" * (1 + max(map(len, re.findall("`+", kept)), default=0))
+    return f"{fence} {kept} {fence}"
+
+
 def said(message: str) -> str:
     """A message of ours: its `commands` as code, all else letter for letter."""
     parts = message.split("`")

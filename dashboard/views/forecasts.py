@@ -12,7 +12,7 @@ from dashboard.figures import forecasts
 from dashboard.figures.forecasts import ITEM_STORE, Series
 from dashboard.live import Live
 from dashboard.show import chart, figures, section, table
-from dashboard.words import DASH, amount, plain
+from dashboard.words import DASH, amount, code, plain
 
 _FACTS = {
     "segment": "segment: value - demand - life stage",
@@ -68,7 +68,7 @@ def _chosen(live: Live, cutoff: Any) -> Series | None:
 
 
 def _series(found: Series) -> None:
-    st.subheader(plain(found.name), anchor=False)
+    st.subheader(code(found.name), anchor=False)
     total, about = float(found.forecast["mean"].sum()), found.about
     days = found.forecast.height
     told: list[tuple[str, str, str | None]] = [

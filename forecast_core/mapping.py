@@ -169,6 +169,14 @@ class Join(Table):
 
     on: Mapping[str, str] = Field(min_length=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt(cls, given: Any) -> Any:
+        """YAML 1.1 takes a bare `on` for true."""
+        if isinstance(given, dict) and True in given:
+            return {"on" if key is True else key: value for key, value in given.items()}
+        return given
+
     @field_validator("on", mode="before")
     @classmethod
     def _same(cls, given: Any) -> Any:

@@ -1,0 +1,73 @@
+"""The guide to one's own data: its mapping is one, its commands exist, and what it shows runs."""
+
+import re
+import shlex
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+from typer.testing import CliRunner
+
+from forecast_assets.cli import app
+from forecast_core.mapping import SourceMapping
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "own_data.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, re.S)
+SHOWN = [line for kind, text in BLOCKS if not kind for line in text.splitlines()]
+INLINE = re.findall(r"`(forecast [^`]+)`", GUIDE)
+COMMANDS = [line.split("#")[0].strip() for line in [*SHOWN, *INLINE]]
+
+
+def test_the_mapping_it_shows_is_one() -> None:
+    (text,) = [text for kind, text in BLOCKS if kind == "yaml"]
+    mapping = SourceMapping.parse(yaml.safe_load(text))
+    assert mapping.how_often.weekly and mapping.covariates == ("x_display", "x_promo")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_it_names_exists(command: str) -> None:
+    words = shlex.split(command)[1:]
+    found = typer.main.get_command(app)
+    while hasattr(found, "commands"):
+        assert words[0] in found.commands, command
+        found = found.commands[words.pop(0)]
+    known = {option for parameter in found.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_its_first_steps_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = [date(2024, 1, 1) + timedelta(day) for day in range(70)]
+    rows = [
+        f"{day},{shop},{item},{day.day % 5 + 1}" for shop in "ab" for item in "xy" for day in days
+    ]
+    (tmp_path / "sales.csv").write_text("\n".join(["day,shop,sku,qty", *rows]) + "\n")
+    (tmp_path / "stores.csv").write_text("shop,region\na,north\nb,south\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORECAST_DATA", str(tmp_path / "data"))
+    first = [
+        line
+        for line in COMMANDS
+        if line.startswith(("forecast source init", "forecast source check"))
+    ]
+    assert len(first) == 2
+    for command in first:
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "shop.yaml").is_file()
+    assert (tmp_path / "source_mapping.schema.json").is_file()
+    assert "280" in done.output
+
+
+def test_its_examples_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (command,) = [line for line in COMMANDS if line.startswith("forecast source example")]
+    small = ["--series", "6", "--stores", "1", "--days", "80"]
+    done = CliRunner().invoke(app, [*shlex.split(command)[1:], *small])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "centers.csv",
+        "meals.csv",
+        "weekly.csv",
+    ]

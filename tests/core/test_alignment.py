@@ -156,7 +156,8 @@ def test_a_store_that_grows_is_expected_to_go_on_growing() -> None:
     age = (pl.lit(CUTOFF) - pl.col("date")).dt.total_days()
     grown = past.with_columns(units=pl.col("units") * pl.lit(1.1).pow(-age / 364))
     young = totals(days=400).with_columns(store_id=pl.lit("S_2"))
-    calendar = CALENDAR.with_columns(event_type_1=None, event_name_2=None)
+    unnamed = pl.lit(None, pl.String)
+    calendar = CALENDAR.with_columns(event_type_1=unnamed, event_name_2=unnamed)
     shapes = learn(pl.concat([grown, young]), calendar, CUTOFF, HORIZON)
     assert shapes.growth == {"S_1": pytest.approx(1.1, rel=0.01)}
     with_growth, without = (

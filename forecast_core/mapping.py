@@ -380,12 +380,23 @@ _KEYS = sorted({name for model in _MODELS for name in model.model_fields})
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a mapping file, short forms of columns included, for editors."""
+    """The JSON Schema of a mapping file, its short forms included, for editors."""
     schema = SourceMapping.model_json_schema()
     definitions = schema["$defs"]
+    word = {"type": "string"}
+    words = {"type": "array", "items": word}
+    for model in (schema, *definitions.values()):
+        for name, short in _SHORT.items():
+            if name in model.get("properties", {}):
+                whole = model["properties"][name]
+                model["properties"][name] = {"anyOf": [word, *([words] if short else []), whole]}
+    dates = definitions["DateColumn"]["properties"]
+    dates["format"] = {"anyOf": [word, dates["format"]]}
     for name in ("Column", "DateColumn"):
-        short: list[dict[str, Any]] = [{"type": "string"}]
-        if name == "Column":
-            short.append({"type": "array", "items": {"type": "string"}})
-        definitions[name] = {"anyOf": [*short, definitions[name]]}
+        short_forms = [word, words] if name == "Column" else [word]
+        definitions[name] = {"anyOf": [*short_forms, definitions[name]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+# Keys that may be one text where several are meant; True: or a list where pairs are.
+_SHORT = {"files": False, "fixes": False, "on": True}

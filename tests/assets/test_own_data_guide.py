@@ -4,14 +4,16 @@ import re
 import shlex
 from datetime import date, timedelta
 from pathlib import Path
+from typing import ClassVar
 
+import jsonschema
 import pytest
 import typer.main
 import yaml
 from typer.testing import CliRunner
 
 from forecast_assets.cli import app
-from forecast_core.mapping import SourceMapping
+from forecast_core.mapping import SourceMapping, json_schema
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "own_data.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, re.S)
@@ -24,6 +26,26 @@ def test_the_mapping_it_shows_is_one() -> None:
     (text,) = [text for kind, text in BLOCKS if kind == "yaml"]
     mapping = SourceMapping.parse(yaml.safe_load(text))
     assert mapping.how_often.weekly and mapping.covariates == ("x_display", "x_promo")
+
+
+class EditorLoader(yaml.SafeLoader):
+    """YAML as editors read it: dates are text, and `on` is a word."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [
+            (tag, pattern) for tag, pattern in found if not tag.endswith(("timestamp", "bool"))
+        ]
+        for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def test_an_editor_finds_no_fault_in_it_and_finds_those_there_are() -> None:
+    (text,) = [text for kind, text in BLOCKS if kind == "yaml"]
+    shown = yaml.load(text, EditorLoader)
+    editor = jsonschema.Draft202012Validator(json_schema())
+    assert [fault.message for fault in editor.iter_errors(shown)] == []
+    wrong = {**shown, "sales": {**shown["sales"], "unitz": "qty"}, "unit": "pieces"}
+    assert len(list(editor.iter_errors(wrong))) == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)

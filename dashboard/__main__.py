@@ -24,7 +24,7 @@ THEME = {
     "theme.metricValueFontSize": "1.55rem",
     "theme.headingFontSizes": ["2rem", "1.45rem", "1.25rem"],
     "theme.light.primaryColor": "#1f6fb2",
-    "theme.light.textColor": "#1c2530",
+    "theme.light.textColor": "#0c1117",
     "theme.light.sidebar.backgroundColor": "#f3f6f9",
     "theme.dark.primaryColor": "#5aa9e6",
     "theme.dark.backgroundColor": "#11161c",

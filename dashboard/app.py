@@ -18,21 +18,16 @@ from resources import Settings, SettingsError
 
 LOOK_EVERY_S = 10
 MARK = Path(__file__).with_name("mark.svg")
-PAGES = {
-    "Now": (
-        ("today", "Today", "today"),
-        ("costs", "Cost explorer", "payments"),
-        ("forecasts", "Forecast viewer", "show_chart"),
-    ),
-    "Looking back": (
-        ("accuracy", "Accuracy and cost", "target"),
-        ("incidents", "Incidents and decisions", "gavel"),
-    ),
-    "Looking ahead": (
-        ("capacity", "Capacity", "speed"),
-        ("storage", "Storage tiers", "database"),
-    ),
-}
+# What is now, what was, what comes.
+PAGES = (
+    ("today", "Today", "today"),
+    ("costs", "Cost explorer", "payments"),
+    ("forecasts", "Forecast viewer", "show_chart"),
+    ("accuracy", "Accuracy and cost", "target"),
+    ("incidents", "Incidents and decisions", "gavel"),
+    ("capacity", "Capacity", "speed"),
+    ("storage", "Storage tiers", "database"),
+)
 
 
 @st.cache_resource(show_spinner=False)
@@ -53,14 +48,11 @@ def main() -> None:
     live = opened(settings)
     mark = live.mark()
     chosen = st.navigation(
-        {
-            group: [
-                st.Page(_drawn(name, live), title=title, icon=f":material/{icon}:",
-                        url_path=name, default=name == "today")
-                for name, title, icon in pages
-            ]
-            for group, pages in PAGES.items()
-        }
+        [
+            st.Page(_drawn(name, live), title=title, icon=f":material/{icon}:", url_path=name,
+                    default=name == "today")
+            for name, title, icon in PAGES
+        ]
     )  # fmt: skip
     _side(live)
     st.title(chosen.title, anchor=False)

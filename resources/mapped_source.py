@@ -19,7 +19,7 @@ import polars as pl
 from forecast_core.frequency import Frequency
 from forecast_core.known_ahead import AHEAD_DAYS, KnownAhead, price_rows
 from forecast_core.mapping import IDS, MappingError, Policy, SourceMapping
-from forecast_core.mapping_rows import calendar_dates
+from forecast_core.mapping_values import calendar_dates
 from forecast_core.prices import month_pieces
 from forecast_core.schema import TABLES
 from forecast_core.source_error import SourceError

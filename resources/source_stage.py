@@ -26,9 +26,6 @@ import polars as pl
 
 from forecast_core.mapping import IDS, Facts, Join, SourceMapping
 from forecast_core.mapping_rows import (
-    LINE,
-    Lookups,
-    calendar_days,
     columns_of,
     fact_rows,
     sales_rows,
@@ -36,6 +33,7 @@ from forecast_core.mapping_rows import (
     wide_columns,
     wide_covariates,
 )
+from forecast_core.mapping_values import LINE, Lookups, calendar_days
 from forecast_core.source_error import SourceError
 from resources.source_files import Origin, batches, column_kinds, header, joined, origins, whole
 from resources.source_text import Batch

@@ -35,9 +35,9 @@ class Watch:
     Effects are log ratios. `event_most`: the most that an unquantified planned event may add.
     """
 
-    spike_p: float = 5e-6
-    step_p: float = 2e-6
-    creep_p: float = 1e-4
+    spike_p: float = 1e-5
+    step_p: float = 4e-6
+    creep_p: float = 2e-4
     fall_p: float = 1e-5
     sparse_looks: float = 7.0
     spike_least: float = 0.14
@@ -101,14 +101,17 @@ def _bound(p: float, df: int) -> float:
     return float(min(t.isf(p, max(df, 3)), 9.0))
 
 
+_HEAVY = 6.5  # above it the series' own 98th percentile is guard enough
+
+
 @lru_cache(maxsize=64)
 def _tail_bound(p: float, df: float) -> float:
     """The same of noise with the tails of Student's t, in units of its middle-based scale."""
     from scipy.stats import norm, t
 
-    if df > 100:
+    if df > _HEAVY:
         return float(norm.isf(p))
-    return float(min(t.isf(p, df) / (1 + 0.39 / df), 11.0))
+    return float(min(t.isf(p, df) / (1 + 0.39 / df), 9.0))
 
 
 @dataclass(frozen=True)

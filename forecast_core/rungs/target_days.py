@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 EVENTS = ("event_name_1", "event_type_1", "event_name_2")
-COLUMNS = ("weekday", "month", "day", "week", *EVENTS, "event_before", "event_after", "snap")
+_CODED = (*EVENTS, "event_before", "event_after")
+COLUMNS = ("weekday", "month", "day", "week", *_CODED, "snap")
 
 
 def vocabulary(calendar: pl.DataFrame) -> dict[str, list[str]]:
@@ -70,5 +71,12 @@ class TargetDays:
         return cls(first, columns)
 
     def at(self, offsets: np.ndarray) -> list[np.ndarray]:
-        """The columns, in the order of `COLUMNS`, of days given by their distance from `first`."""
-        return [self.by_column[name][offsets] for name in COLUMNS]
+        """The columns, in the order of `COLUMNS`, of days given by their distance from `first`.
+
+        No event is NaN here: as a code, LightGBM would warn of it on every fit.
+        """
+        chosen = (self.by_column[name][offsets].astype(np.float32) for name in COLUMNS)
+        return [
+            np.where(values < 0, np.nan, values) if name in _CODED else values
+            for name, values in zip(COLUMNS, chosen, strict=True)
+        ]

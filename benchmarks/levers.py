@@ -78,9 +78,16 @@ def run(quick: bool, seed: int = 10_000) -> dict[str, float | int | str]:
         out[f"drawn_loss_vs_{name}"] = own / _realised(other, held_out)
         out[f"loss_vs_{name}"] = out[f"drawn_loss_vs_{name}"]
     out["held_out"] = "drawn"
-    if folder().is_dir():
+    if _has_m5():
         out |= _on_m5(quick)
     return out
+
+
+def _has_m5() -> bool:
+    try:
+        return folder().is_dir()
+    except SystemExit:
+        return False
 
 
 def _on_m5(quick: bool) -> dict[str, float | int | str]:

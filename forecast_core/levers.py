@@ -326,26 +326,31 @@ def _most(options: Iterable[Option]) -> dict[str, float]:
 
 
 def uniform(options: Sequence[Option], saving: float) -> Plan | Unreachable:
-    """The same level for everyone: the first that reaches the saving, given to groups by name and
-    the level below to the rest, until the saving is met."""
-    by_level: dict[int, dict[str, Option]] = {}
-    for o in sorted(options, key=lambda o: (o.level, o.group, expected_loss(o))):
+    """The same lever at the same level for everyone, group by group until the saving is met.
+
+    Of the levers and levels that reach it, the one that would lose the least accuracy.
+    """
+    alike: dict[tuple[str, int], list[Option]] = {}
+    for o in sorted(options, key=lambda o: (o.lever, o.level, o.group)):
         if o.saving > 0:
-            by_level.setdefault(o.level, {}).setdefault(o.group, o)
-    below: dict[str, Option] = {}
-    for level in sorted(by_level):
-        here = {**below, **by_level[level]}
-        if sum(o.saving for o in here.values()) >= saving:
-            chosen, saved = dict(below), sum(o.saving for o in below.values())
-            for group in sorted(by_level[level]):
-                if saved >= saving:
-                    break
-                old = chosen.get(group)
-                chosen[group] = by_level[level][group]
-                saved += chosen[group].saving - (old.saving if old else 0.0)
-            return _plan(list(chosen.values()))
-        below = here
-    return Unreachable(saving, sum(o.saving for o in below.values()))
+            alike.setdefault((o.lever, o.level), []).append(o)
+    most = max((sum(o.saving for o in own) for own in alike.values()), default=0.0)
+    found = [_until(own, saving) for own in alike.values()]
+    reached = [taken for taken in found if sum(o.saving for o in taken) >= saving]
+    if not reached:
+        return Unreachable(saving, most)
+    return _plan(min(reached, key=lambda taken: sum(expected_loss(o) for o in taken)))
+
+
+def _until(own: Sequence[Option], saving: float) -> list[Option]:
+    taken: list[Option] = []
+    saved = 0.0
+    for o in own:
+        if saved >= saving:
+            break
+        taken.append(o)
+        saved += o.saving
+    return taken
 
 
 def greedy(options: Sequence[Option], saving: float) -> Plan | Unreachable:

@@ -137,7 +137,15 @@ def _prices(price: str, day: str = "2024-01-01", more: str = "") -> Callable[[Pa
     return write
 
 
-PRICED = {
+def _beside(name: str, text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        _text(lambda given: given)(folder)
+        (folder / name).write_text(text)
+
+    return write
+
+
+PRICED: dict[str, Any] = {
     "sales": {name: spec for name, spec in MAPPING["sales"].items() if name != "sell_price"},
     "prices": {"files": "prices.csv", "date": "day", "item_id": "item", "sell_price": "price"},
 }
@@ -312,6 +320,30 @@ KINDS: tuple[Kind, ...] = (
         3,
         file="prices.csv",
         mapping=PRICED,
+    ),
+    Kind(
+        "price of an unknown store",
+        _beside("prices.csv", "day,store,item,price\n2024-01-01,nowhere,apple,2\n"),
+        "unknown_store",
+        2,
+        file="prices.csv",
+        mapping={**PRICED, "prices": {**PRICED["prices"], "store_id": "store"}},
+    ),
+    Kind(
+        "plan without a readable date",
+        _beside("plan.csv", "day,promo\n2024-01-01,1\nsoon,1\n"),
+        "unparseable_date",
+        3,
+        file="plan.csv",
+        mapping={"known": [{"files": "plan.csv", "date": "day", "covariates": {"promo": "promo"}}]},
+    ),
+    Kind(
+        "calendar with a day twice",
+        _beside("calendar.csv", "day,holiday\n2024-01-01,New Year\n2024-01-01,Again\n"),
+        row=3,
+        says=("stands twice", "Give every day once"),
+        file="calendar.csv",
+        mapping={"calendar": {"files": "calendar.csv", "date": "day", "event_name_1": "holiday"}},
     ),
     # Rows that are unusual, and fine.
     Kind("item in two departments", _text(_depts), fine=True, mapping=_sales(dept_id="dept")),

@@ -160,9 +160,7 @@ def fact_rows(
     if isinstance(facts, Prices):
         out["sell_price"], wrong = read_number(rows, facts.sell_price, facts.csv)
         defect = wrong.zip_with(wrong.is_not_null(), bad)
-    out |= {
-        COVARIATE + c: read_signal(rows, spec, facts.csv) for c, spec in facts.covariates.items()
-    }
+    out |= _signals(rows, facts)
     if (closed := read_closed(rows, facts)) is not None:
         out["closed"] = closed
     refused = defect.set(defect.is_not_null(), "unparseable_price")
@@ -210,9 +208,7 @@ def _long(rows: pl.DataFrame, mapping: SourceMapping, lookups: Lookups) -> pl.Da
         out["sell_price"], unread = read_number(rows, sales.sell_price, sales.csv)
         if unread.is_not_null().any():
             out["price_defect"] = unread + " is no number"
-    out |= {
-        COVARIATE + c: read_signal(rows, spec, sales.csv) for c, spec in sales.covariates.items()
-    }
+    out |= _signals(rows, sales)
     if (closed := read_closed(rows, sales)) is not None:
         out["closed"] = closed
     out["source_row"] = rows[LINE]

@@ -33,6 +33,7 @@ REMEDIES: Mapping[str, str] = {
     "missing_price": "Fill in the price; its sales are kept without one",
     "non_finite_price": "Correct the price; its sales are kept without one",
     "price_not_positive": "Correct the price, or leave it empty; its sales are kept without one",
+    "unknown_store": "Correct the store, or map its name to one with sales in store_id.values",
     "duplicate_price": "Remove one of the two prices",
 }
 _MEANING = {rule.name: rule.meaning for rule in (*RULES, *PRICE_RULES)}

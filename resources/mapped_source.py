@@ -27,9 +27,17 @@ from forecast_core.source_span import body
 from resources.policies import PolicyError, load_policy
 from resources.source_files import whole
 from resources.source_fixes import Overlay, overlay, read_fixes, was
-from resources.source_stage import Manifest, Progress, asks_a_database, rows_of, staged
+from resources.source_stage import (
+    Manifest,
+    Progress,
+    asks_a_database,
+    rows_of,
+    staged,
+    tables,
+)
 
 _BESIDE = ("sell_price", "closed", "price_defect")  # of the sales table, and no part of a sale
+_DATELESS = pl.lit("unparseable_date")
 LANDED = "landed.json"  # what `resources.landed` remembers, beside the staged runs
 
 
@@ -185,6 +193,34 @@ class MappedSource:
         """
         spans = self._spans(store_id)
         return month_pieces(spans, first, last).sort("item_id", "date", "source_row")
+
+    def passed_over(self) -> pl.DataFrame:
+        """Rows of the other tables that say nothing of any sale: source_file, source_row, rule,
+        defect. Prices that cannot be read are told by cleaning."""
+        codes = {code: store for store, code in self._codes.items()}
+        strange = [code for code, store in codes.items() if store not in self.stores()]
+        names = pl.Series(self.manifest.names, dtype=pl.String)
+        found = []
+        for table in tables(self.mapping):
+            if table == "sales":
+                continue
+            rows = pl.scan_parquet(self.stage / table / "*.parquet")
+            odd = pl.col("store").is_in(strange)
+            if table != "prices":
+                odd = odd | pl.col("date").is_null()
+            kept = rows.filter(odd).select("file", "source_row", "store", "defect").collect()
+            stranger = pl.col("store").is_in(strange)
+            said = pl.format("{} has no sales", pl.col("store").replace_strict(codes, default=None))
+            found.append(
+                kept.select(
+                    names[kept["file"]].alias("source_file"),
+                    "source_row",
+                    rule=pl.when(stranger).then(pl.lit("unknown_store")).otherwise(_DATELESS),
+                    defect=pl.when(stranger).then(said).otherwise("defect"),
+                )
+            )
+        empty = {"source_file": pl.String, "source_row": pl.Int64, "rule": pl.String}
+        return pl.concat([pl.DataFrame(schema={**empty, "defect": pl.String}), *found])
 
     def inventory(self, store_id: str, first: date, last: date) -> pl.DataFrame:
         """raw_inventory: a mapping names no stock."""

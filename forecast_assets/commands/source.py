@@ -9,6 +9,7 @@ be quarantined, 3 the source changed in a way that needs a person's word.
 import json
 import os.path
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,6 @@ import typer
 from resources import Settings
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     import polars as pl
     import rich.console
     import rich.progress
@@ -313,12 +312,15 @@ def _print_report(
     _print_rules(console, "What would be quarantined", report.rules, report.examples, show)
     title = "Prices that would not be taken; their sales are kept"
     _print_rules(console, title, report.price_rules, report.price_examples, show)
+    over = source.passed_over()
+    rules = Counter(dict(over["rule"].value_counts().iter_rows()))
+    _print_rules(console, "Rows of other tables that say nothing", rules, [over], show)
 
 
 def _print_rules(
     console: "rich.console.Console",
     title: str,
-    rules: "Counter[str]",
+    rules: Counter[str],
     examples: "list[pl.DataFrame]",
     show: int,
 ) -> None:

@@ -75,10 +75,45 @@ def test_random_corruptions_lose_nothing(
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(at=st.integers(0, 700), flip=st.integers(1, 255))
-def test_a_flipped_byte_of_a_gzip_is_refused_or_harmless(
-    at: int, flip: int, tmp_path: Path
+@given(at=st.integers(0, 700), flip=st.integers(0, 255), cut=st.integers(0, 400))
+def test_a_flipped_byte_or_a_cut_of_a_gzip_is_refused_or_harmless(
+    at: int, flip: int, cut: int, tmp_path: Path
 ) -> None:
     packed = bytearray(gzip.compress("\n".join(lines()).encode(), mtime=0))
     packed[at % len(packed)] ^= flip
-    conserved(tmp_path, bytes(packed), "sales.csv.gz")
+    conserved(tmp_path, bytes(packed[: len(packed) - cut]), "sales.csv.gz")
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cells=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 30), CELLS), max_size=5),
+    ends=st.sampled_from(["\n", "\r\n"]),
+)
+def test_random_corruptions_of_a_wide_table_lose_nothing(
+    cells: list[tuple[int, int, str]], ends: str, tmp_path: Path
+) -> None:
+    rows = [["item", *(f"2024-01-{day:02d}" for day in range(1, 31))]]
+    rows += [[f"i{at}", *(str(day % 5) for day in range(30))] for at in range(12)]
+    for row, column, text in cells:
+        rows[row][column] = text
+    (tmp_path / "sales.csv").write_bytes(ends.join(",".join(row) for row in rows).encode())
+    sales = {
+        "files": "sales.csv",
+        "item_id": "item",
+        "date": "day",
+        "wide": {"of": "days", "columns": r"(\d{4}-\d\d-\d\d)"},
+    }
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump({"sales": sales}))
+    source = MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged", fresh=True)
+    try:
+        first, last = source.span()
+    except SourceError as error:
+        assert error.file.endswith("sales.csv") and error.remedy
+        return
+    (store,) = source.stores()
+    given_rows = source.sales(store, first, last)
+    done = clean(given_rows, source.prices(store, first, last), last)
+    assert given_rows.height == done.kept.height + done.quarantined.height
+    assert given_rows.height == sum(file.staged for file in source.manifest.files)

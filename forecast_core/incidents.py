@@ -11,6 +11,7 @@ What may not happen is returned as a `Refusal`, never raised.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -27,7 +28,8 @@ Action = Literal[
     "withdrawn",
     "noted",
 ]
-SAFEGUARDS = ("quota", "asset_check", "budget", "detector_case")
+_LIMIT = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
+SAFEGUARDS = ("quota", "asset_check", "budget")
 
 # Which actions each state allows, and the state they lead to (None: it stays).
 _MOVES: Mapping[State, Mapping[Action, State | None]] = {
@@ -64,9 +66,10 @@ REQUIRED: Mapping[Action, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Safeguard:
-    """Something that runs and keeps the case from coming back: a quota, check, budget or test.
+    """Something that runs and keeps the case from coming back: a quota, a check or a budget.
 
-    `target`: what it guards (a pipeline, an asset, a budget). `setting`: the value put in force.
+    `target`: the pipeline or series that it guards. `setting`: the limit put in force, a number
+    and what it counts (`safeguards` holds it against the ledger every day).
     """
 
     kind: str
@@ -78,6 +81,13 @@ class Safeguard:
             raise ValueError(f"a safeguard is one of {', '.join(SAFEGUARDS)}, not {self.kind!r}")
         if not self.target.strip() or not self.setting.strip():
             raise ValueError("a safeguard names its target and the setting put in force")
+        if _LIMIT.match(self.setting) is None:
+            raise ValueError(f"a setting begins with a limit, like `2 CPU-h`, not {self.setting!r}")
+
+    @property
+    def limit(self) -> float:
+        """The number that the setting begins with."""
+        return float(_LIMIT.match(self.setting)[0])  # type: ignore[index]
 
     @classmethod
     def parse(cls, text: str) -> Safeguard:

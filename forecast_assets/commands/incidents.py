@@ -119,7 +119,12 @@ def close(
     incident_id: str,
     by: By,
     safeguard: Annotated[
-        str, typer.Option(help="what keeps it from coming back: quota|asset_check|budget:WHAT=HOW")
+        str,
+        typer.Option(
+            help="what keeps it from coming back, checked every day: quota:TARGET=2 CPU-h a day, "
+            "budget:TARGET=5 a month or asset_check:TARGET=0.001 a series; TARGET is a pipeline "
+            "or the first parts of a series"
+        ),
     ],
     root_cause: Annotated[str | None, typer.Option(help="if not written down before")] = None,
 ) -> None:
@@ -130,6 +135,25 @@ def close(
         _fail(f"--safeguard {safeguard!r}: {error}; write it as kind:target=setting")
     details = {"by": by, "safeguard": safeguard, "root_cause": root_cause}
     _append(incident_id, "closed", {k: v for k, v in details.items() if v})
+    _keep_case(incident_id)
+
+
+def _keep_case(incident_id: str) -> None:
+    """The case joins those that the detector is held to."""
+    from datetime import timedelta
+
+    from resources.incident_cases import BEFORE_DAYS, keep
+    from resources.ledger import open_ledger
+
+    settings = Settings.from_environment()
+    incident = _store().get(incident_id)
+    first = datetime.fromisoformat(incident.start).date() - timedelta(days=BEFORE_DAYS)
+    kept = keep(settings.state_dir, incident, open_ledger(settings.ledger).charges(first=first))
+    typer.echo(
+        "its charges are kept as a case that the detector is held to"
+        if kept
+        else "the ledger has no charges of its days: no case was kept"
+    )
 
 
 def _append(incident_id: str, action: Action, details: dict[str, Any]) -> None:

@@ -77,7 +77,9 @@ def test_what_must_be_said_may_not_be_blank(action: str) -> None:
     assert isinstance(refused, Refusal) and REQUIRED[action][0] in refused.reason  # type: ignore[index]
 
 
-@pytest.mark.parametrize("text", ["", "quota", "quota:a", "quota:=2", "wish:a=b", "budget:a="])
+@pytest.mark.parametrize(
+    "text", ["", "quota", "quota:a", "quota:=2", "wish:a=b", "budget:a=", "quota:a=less"]
+)
 def test_a_safeguard_is_something_that_runs(text: str) -> None:
     with pytest.raises(ValueError):
         Safeguard.parse(text)

@@ -126,6 +126,7 @@ SAID = {
 }
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["proposed", *SAID]), max_size=8))
 def test_nothing_is_applied_that_was_not_approved(actions: list[str]) -> None:
     current: decisions.Decision | None = None

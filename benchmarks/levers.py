@@ -112,9 +112,17 @@ def _on_m5(quick: bool) -> dict[str, float | int | str]:
         "m5_groups": measured.result["group"].n_unique(),
         "m5_folds": measured.result["fold"].n_unique() - 1,
         **{f"m5_loss_{name}": value / max(len(reached), 1) for name, value in lost.items()},
-        **{f"loss_vs_{name}": lost["milp"] / lost[name] for name in ("greedy", "uniform")},
+        **{f"loss_vs_{name}": _share(lost["milp"], lost[name]) for name in ("greedy", "uniform")},
         "peak_gb": measured.peak_gb,
     }
+
+
+def _share(own: float, other: float) -> float:
+    """One loss as a share of another; a gain of accuracy is no loss, and no loss on both is 1."""
+    own, other = max(own, 0.0), max(other, 0.0)
+    if other == 0.0:
+        return 1.0 if own == 0.0 else float("inf")
+    return own / other
 
 
 def _spend(options: list[Option]) -> float:

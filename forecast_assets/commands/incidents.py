@@ -55,6 +55,25 @@ def detect(
     )
 
 
+@app.command()
+def example(
+    folder: Annotated[Path, typer.Argument(help="where the files go")],
+    series: Annotated[int, typer.Option(min=4, help="series in the ledger")] = 24,
+    days: Annotated[int, typer.Option(min=60, help="days of it")] = 150,
+    seed: Annotated[int, typer.Option(help="another seed, another ledger")] = 7,
+) -> None:
+    """Write a ledger with planted regressions, its accuracy, events and truth, to try it on."""
+    from forecast_core.planted_ledger import Recipe, generate
+
+    drawn = generate(seed, Recipe(series=series, days=days))
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn.ledger.write_parquet(folder / "ledger.parquet")
+    drawn.accuracy.write_parquet(folder / "accuracy.parquet")
+    drawn.events.write_csv(folder / "events.csv")
+    drawn.truth.write_parquet(folder / "truth.parquet")
+    typer.echo(f"{folder}: {drawn.ledger.height} charges, {drawn.truth.height} planted regressions")
+
+
 @app.command("list")
 def list_(
     every: Annotated[bool, typer.Option("--all", help="closed and withdrawn ones too")] = False,

@@ -35,6 +35,7 @@ from forecast_assets.assets import (
 )
 from forecast_assets.sensors_storage import backfilled
 from forecast_assets.storage_reads import declared
+from resources.all_tables import ALL_TABLES
 
 DAY = timedelta(days=1)
 
@@ -112,6 +113,25 @@ def _in_layer(spec: dg.AssetSpec, group: str, layer: Layer) -> dg.AssetSpec:
         metadata={
             "cost/pipeline": layer.pipeline,
             **declared(spec.key.path[-1]),
+            **_described(spec.key.path[-1]),
             **spec.metadata,
         }
     )
+
+
+def _described(name: str) -> dict[str, Any]:
+    """The columns of a table as the UI shows them; what is no table of the lake declares none."""
+    table = next((table for table in ALL_TABLES if table.name == name), None)
+    if table is None:
+        return {}
+    keys = dg.TableColumnConstraints(nullable=False)
+    columns = [
+        dg.TableColumn(
+            column,
+            str(dtype),
+            "part of the key" if column in table.key else None,
+            keys if column in table.key else None,
+        )
+        for column, dtype in table.columns.items()
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns), "dagster/table_name": name}

@@ -63,23 +63,25 @@ def price_rows(held: KnownAhead, store_id: str, first: date, last: date) -> pl.D
 def _given(
     prices: pl.DataFrame, sound: pl.DataFrame, exact: bool, first: date, end: date
 ) -> pl.DataFrame:
-    prices = prices.with_columns(
-        # What cannot be filed by its own day is filed under the first; its defect says why.
-        defect=pl.when(pl.col("date").is_null())
-        .then(pl.coalesce("defect", pl.lit("it has no date")))
-        .otherwise("defect"),
-        until=pl.when(pl.col("date").is_null()).then(pl.lit(first)).otherwise("until"),
-        date=pl.col("date").fill_null(first),
-    )
     if "item_id" not in prices.columns:
         prices = prices.join(sound.select("item_id").unique(), how="cross")
-    prices = prices.sort("item_id", "date", "source_row")
+    # What cannot be filed by its own day is filed under the first, and covers no other.
+    dateless = prices.filter(pl.col("date").is_null()).with_columns(
+        date=pl.lit(first),
+        until=pl.lit(first),
+        defect=pl.coalesce("defect", pl.lit("it has no date")),
+    )
+    dated = prices.filter(pl.col("date").is_not_null()).sort("item_id", "date", "source_row")
     if not exact:
-        following = pl.col("date").shift(-1).over("item_id")
-        same = following == pl.col("date")
-        until = pl.when(same).then("date").otherwise(following.dt.offset_by("-1d")).fill_null(end)
-        prices = prices.with_columns(until=until)
-    return prices.select("item_id", "date", "until", "sell_price", *_MARK)
+        days = dated.select("item_id", "date").unique().sort("item_id", "date")
+        ends = pl.col("date").shift(-1).over("item_id").dt.offset_by("-1d").fill_null(end)
+        dated = dated.drop("until").join(
+            days.with_columns(until=ends), on=["item_id", "date"], how="left", nulls_equal=True
+        )
+    columns = ["item_id", "date", "until", "sell_price", *_MARK]
+    return pl.concat([dated.select(columns), dateless.select(columns)]).sort(
+        "item_id", "date", "source_row"
+    )
 
 
 def _from_sales(sound: pl.DataFrame, policy: Policy, end: date) -> pl.DataFrame:

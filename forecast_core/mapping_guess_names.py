@@ -17,6 +17,7 @@ WORDS: Mapping[str, Sequence[str]] = {
         r"date|day|ds|dt|datum|fecha|jour|giorno|tag|data|dia",
         r"(sales?|order|transaction|invoice|posting|business|calendar|trans|buchungs|verkaufs)_?"
         r"(date|day|datum|tag)|date_?(id|key|time)|timestamp|sold_at|sold_on|time|period",
+        r"(valid|effective|start|price)_?(from|on|date|since)|from_?date|gueltig_(ab|von)",
         r"(week|wk)(_?(id|no|nr|num|number|start|end|ending|commencing|date|of|begin|beginning))?|"
         r"kw|woche|kalenderwoche|semana|semaine|settimana|wm_yr_wk|yearweek|year_week|iso_?week",
     ),

@@ -20,6 +20,7 @@ FORMATS = (
 )  # fmt: skip
 WEEKS = {"%G-W%V": r"^\d{4}-W\d{1,2}$", "%GW%V": r"^\d{4}W\d{1,2}$", "%G%V": r"^(19|20)\d{4}$"}
 AMBIGUOUS = ("%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y")
+_NEARLY_ALL, _MOST = 0.95, 0.7  # of the values; most will do where the name says so
 _BLANKS = " \t\u00a0\u202f$€£¥"
 
 
@@ -95,7 +96,7 @@ def dated(look: Look) -> Dated | None:
     year, week = match(columns, "year"), match(columns, "week")
     named = sorted((c for c in columns if fit(c, "date") >= 0), key=lambda c: fit(c, "date"))
     for column in [*named, *(c for c in columns if c not in named)]:
-        form = date_format(look.rows[column], column)
+        form = date_format(look.rows[column], column, _MOST if column in named else _NEARLY_ALL)
         if form is not None:
             spec = column if form == "%Y-%m-%d" else {"column": column, "format": form}
             return Dated((column,), form, spec)
@@ -108,8 +109,8 @@ def dated(look: Look) -> Dated | None:
     return None
 
 
-def date_format(values: pl.Series, name: str = "") -> str | None:
-    """The way in which nearly every value is written as a date, if there is one."""
+def date_format(values: pl.Series, name: str = "", least: float = _NEARLY_ALL) -> str | None:
+    """The way in which at least that share of the values is written as a date, if there is one."""
     held = values.drop_nulls()
     held = held.filter(held.str.strip_chars() != "")
     if held.is_empty():
@@ -118,12 +119,12 @@ def date_format(values: pl.Series, name: str = "") -> str | None:
     for form, looks in WEEKS.items():
         if (form != "%G%V" or weekly) and bool(held.str.contains(looks).all()):
             days = parsed(held, form)
-            if days.null_count() <= 0.05 * len(held):
+            if days.null_count() <= (1 - least) * len(held):
                 return form
     for form in FORMATS:
         days = parsed(held, form)
         good = days.filter(days.dt.year().is_between(1900, 2200))
-        if len(good) >= 0.95 * len(held):
+        if len(good) >= least * len(held):
             return form
     return None
 

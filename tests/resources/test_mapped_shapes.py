@@ -158,3 +158,15 @@ def test_an_item_that_was_moved_takes_its_history_along(tmp_path: Path) -> None:
     kept, quarantined = everything(proposed(tmp_path))
     assert kept["dept_id"].unique().to_list() == ["new"]
     assert kept.height == 10 and quarantined.is_empty()
+
+
+def test_a_price_given_twice_or_without_a_day_leaves_the_others_alone(tmp_path: Path) -> None:
+    days = [f"2024-01-{day:02d}" for day in range(1, 15)]
+    (tmp_path / "sales.csv").write_text(
+        "\n".join(["date,store,item,units", *(f"{day},a,x,1" for day in days)])
+    )
+    (tmp_path / "prices.csv").write_text(
+        "item,valid_from,price\nx,2024-01-01,2\nx,2024-01-01,9\nx,never,7\nx,2024-01-08,3\n"
+    )
+    kept, _ = everything(proposed(tmp_path))
+    assert kept.sort("date")["sell_price"].to_list() == [2.0] * 7 + [3.0] * 7

@@ -24,8 +24,16 @@ By = Annotated[str, typer.Option(help="the role that acts")]
 def detect(
     ledger: Annotated[Path, typer.Option(help="FOCUS ledger with x_ columns (parquet or csv)")],
     out: Annotated[Path, typer.Option(help="where the incidents go (parquet)")],
-    accuracy: Annotated[Path | None, typer.Option(help="day, forecaster, segment, wape")] = None,
-    events: Annotated[Path | None, typer.Option(help="planned events: start, end, factor")] = None,
+    accuracy: Annotated[
+        Path | None,
+        typer.Option(help="day, forecaster, segment, wape; without it `accuracy.*` beside LEDGER"),
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            help="planned events: start, end, factor; without it `events.*` beside LEDGER"
+        ),
+    ] = None,
     dismissed: Annotated[Path | None, typer.Option(help="rises with an explanation")] = None,
     raw: Annotated[bool, typer.Option(help="watch raw cost instead, as a comparison")] = False,
 ) -> None:
@@ -35,6 +43,8 @@ def detect(
     from resources.cost_policy import read_cost_policy
 
     policy = Policy(gain_per_cost=read_cost_policy(_policy_path()).gain_per_cost)
+    accuracy = accuracy or _beside(ledger, "accuracy")
+    events = events or _beside(ledger, "events")
     try:
         found = found_in(
             _read(ledger),
@@ -205,6 +215,16 @@ def _read(path: Path) -> Any:
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         _fail(f"{path}: cannot be read as {path.suffix or 'parquet'}: {error}")
+
+
+def _beside(ledger: Path, name: str) -> Path | None:
+    """`ledger_NAME` or `NAME` in the ledger's folder, parquet before csv; said where it is used."""
+    for stem in (f"{ledger.stem}_{name}", name):
+        for suffix in (".parquet", ".csv"):
+            if (path := ledger.with_name(stem + suffix)).is_file():
+                typer.echo(f"{name} read from {path}")
+                return path
+    return None
 
 
 def _plain(incident: Incident) -> dict[str, Any]:

@@ -50,6 +50,17 @@ def test_detect_writes_what_the_core_finds(home: Path, drawn: Path) -> None:
     assert f"{len(found)} incidents in 14 series" in done.output
 
 
+def test_accuracy_and_events_beside_the_ledger_are_found(home: Path, drawn: Path) -> None:
+    out = home / "incidents.parquet"
+    done = RUN.invoke(incidents, ["detect", f"--ledger={drawn / 'ledger.parquet'}", f"--out={out}"])
+    assert done.exit_code == 0 and f"accuracy read from {drawn / 'accuracy.parquet'}" in (
+        done.output.replace("\n", "")
+    )
+    planted = generate(2, Recipe(series=14, days=140))
+    expected = detect(planted.ledger, planted.accuracy, planted.events).incidents
+    assert pl.read_parquet(out).equals(expected)
+
+
 def test_detect_says_what_is_wrong_with_a_file(home: Path) -> None:
     out = f"--out={home / 'o.parquet'}"
     absent = RUN.invoke(incidents, ["detect", f"--ledger={home / 'no.parquet'}", out])

@@ -92,7 +92,12 @@ def ranked(
     bar = alt.Chart(rows).mark_bar(cornerRadius=1, color=WHEEL[0])
     encoding: dict[str, Any] = {
         "y": alt.Y(f"{name[0]}:N", title=name[1], sort=order, axis=alt.Axis(labelLimit=220)),
-        "x": alt.X(f"{value[0]}:Q", title=value[1], axis=alt.Axis(format=NUMBER)),
+        "x": alt.X(
+            f"{value[0]}:Q",
+            title=value[1],
+            axis=alt.Axis(format=NUMBER),
+            scale=alt.Scale(nice=False),
+        ),
         "tooltip": _tips(rows, rows.columns),
     }
     if by is not None:
@@ -118,7 +123,9 @@ def lines(
         alt.Chart(rows)
         .mark_line(point=True)
         .encode(
-            x=alt.X(f"{x[0]}:{x[1]}", title=x[2]),
+            x=alt.X(
+                f"{x[0]}:{x[1]}", title=x[2], axis=alt.Axis(format="%d %b", labelOverlap=True)
+            ),
             y=alt.Y(f"{y[0]}:Q", title=y[1], scale=alt.Scale(zero=zero),
                     axis=alt.Axis(format=NUMBER)),
             color=colour(by[0], by[1], known, names),
@@ -177,7 +184,7 @@ def month_end(
     cone = pl.DataFrame(
         {"day": [today, last], "low": [spent, low], "mid": [spent, expected], "high": [spent, high]}
     )
-    x = alt.X("day:T", title="day (UTC)")
+    x = alt.X("day:T", title="day (UTC)", axis=alt.Axis(format="%d %b", labelOverlap=True))
     y = alt.Y("total:Q", title=f"spent this month, {currency}", axis=alt.Axis(format=NUMBER))
     tips = _tips(cone, ("day", "low", "mid", "high"))
     parts: list[Any] = [

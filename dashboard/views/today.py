@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 import streamlit as st
 
@@ -9,8 +11,10 @@ from dashboard import charts
 from dashboard.figures import today
 from dashboard.live import Live
 from dashboard.show import chart, figures, money_column, section, table
-from dashboard.stores import NothingYet
-from dashboard.words import amount, money, plain, share
+from dashboard.stores import NothingYet, Unreadable
+from dashboard.words import DASH, amount, money, plain, share
+from resources.admission_store import StoreError
+from resources.ledger import LedgerError
 
 
 def page(live: Live) -> None:
@@ -31,45 +35,64 @@ def page(live: Live) -> None:
         _failures(live, currency)
 
 
-def _headlines(live: Live, currency: str) -> list[tuple[str, str, str | None]]:
+Told = tuple[str, str, str | None]
+
+
+def _headlines(live: Live, currency: str) -> list[Told]:
+    """Five figures; one that cannot be told yet says why, and leaves the others standing."""
+    told: list[Told] = []
+    lacking: list[Exception] = []
+    parts: tuple[tuple[str, Callable[[], tuple[str, str]]], ...] = (
+        ("Items forecast", lambda: _served(live)),
+        ("Cost of that batch", lambda: _batch(live, currency)),
+        ("Tightest budget left", lambda: _tightest(live, currency)),
+        ("Spent by the month's end", lambda: _ends(live, currency)),
+        ("Held runs", lambda: _waiting(live)),
+    )
+    for label, tell in parts:
+        try:
+            told.append((label, *tell()))
+        except (LookupError, LedgerError, Unreadable, StoreError) as error:
+            lacking.append(error)
+            told.append((label, DASH, plain(error)))
+    if len(lacking) == len(told):
+        raise lacking[0]
+    return told
+
+
+def _served(live: Live) -> tuple[str, str]:
     known = today.coverage(live)
-    batch = today.batch(live, known.cutoff)
-    told: list[tuple[str, str, str | None]] = [
-        (
-            "Items forecast",
-            f"{known.forecast:,} of {known.known:,}",
-            f"Item-stores with a forecast for each of {known.days} days after {known.cutoff}",
-        ),
-        (
-            "Cost of that batch",
-            money(batch.cost, currency),
-            f"{amount(batch.each)} {currency} an item-store, {batch.runs} runs",
-        ),
-    ]
-    nodes = today.budgets(live)
-    tight = today.tightest(nodes)
-    if tight is not None:
-        told.append(
-            (
-                "Tightest budget left",
-                share(float(str(tight["free"])), float(str(tight["limit"]))),
-                f"{tight['budget']}: {amount(float(str(tight['free'])))} of"
-                f" {amount(float(str(tight['limit'])))} {currency} a {tight['period']}",
-            )
-        )
+    about = f"Item-stores with a forecast for each of {known.days} days after {known.cutoff}"
+    return f"{known.forecast:,} of {known.known:,}", about
+
+
+def _batch(live: Live, currency: str) -> tuple[str, str]:
+    cutoff = today.coverage(live).cutoff
+    batch = today.batch(live, cutoff)
+    about = f"{amount(batch.each)} {currency} an item-store, {batch.runs} runs, cutoff {cutoff}"
+    return money(batch.cost, currency), about
+
+
+def _tightest(live: Live, currency: str) -> tuple[str, str]:
+    node = today.tightest(today.budgets(live))
+    if node is None:
+        raise NothingYet("the policy names no budget of this environment")
+    free, limit = float(str(node["free"])), float(str(node["limit"]))
+    about = f"{node['budget']}: {amount(free)} of {amount(limit)} {currency} a {node['period']}"
+    return share(free, limit), about
+
+
+def _ends(live: Live, currency: str) -> tuple[str, str]:
     month = today.month(live)
     spend = month.spend
-    told.append(
-        (
-            f"Spent by {month.last:%d %b}",
-            money(spend.expected, currency),
-            f"expected; between {amount(spend.low)} and {amount(spend.high)} with 90 %",
-        )
-    )
+    about = f"by {month.last}; between {amount(spend.low)} and {amount(spend.high)} with 90 %"
+    return money(spend.expected, currency), about
+
+
+def _waiting(live: Live) -> tuple[str, str]:
     held = today.held(live)
     late = held.filter("late").height
-    told.append(("Held runs", f"{held.height:,}", f"{late} of them late" if late else "none late"))
-    return told
+    return f"{held.height:,}", f"{late} of them late" if late else "none late"
 
 
 def _coverage(live: Live) -> None:

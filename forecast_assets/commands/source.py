@@ -347,7 +347,7 @@ def _cost(report: "Report") -> str:
     from resources.price_card import load_price_card
 
     settings = Settings.from_environment()
-    cpu_s = 25 + 3e-6 * report.rows + 0.012 * report.series
+    cpu_s = 33 + 3e-6 * report.rows + 0.012 * report.series
     rates = load_price_card(settings.price_card).on(datetime.now(UTC).date(), settings.environment)
     return f"about {cpu_s:,.0f} CPU-s, {float(rates.of('vcpu_s')) * cpu_s:.5f} USD of compute"
 

@@ -63,7 +63,8 @@ def test_only_the_month_of_a_corrected_sale_is_made_again(
     assert was.height == len(lines)
 
     lines[40] = f"{FIRST + timedelta(40)},north,apple,99"  # in February
-    deliver(shop, ["2024-01-05,north,apple,oops", *lines])  # every line moves down by one
+    lines[4] = "2024-01-05,north,apple,oops"
+    deliver(shop, ["", *lines])  # every line moves down by one
     again = own_installation.forecast("source", "load", mapping)
     assert again.returncode == 0, again.stderr
     now = made(root, "cleaned_sales")
@@ -74,6 +75,20 @@ def test_only_the_month_of_a_corrected_sale_is_made_again(
     assert sold(root, "shop", "quarantined_sales")["raw_text"].to_list() == [
         "2024-01-05,north,apple,oops"
     ]
+
+    fixes = shop / "fixes.csv"
+    told = own_installation.forecast("source", "quarantine", mapping, "--out", str(fixes))
+    assert told.returncode == 0, told.stderr
+    pl.read_csv(fixes).with_columns(units=pl.lit(4)).write_csv(fixes)
+    fixed = own_installation.forecast("source", "fix", mapping, str(fixes))
+    assert fixed.returncode == 0, fixed.stderr
+    assert "1 rows corrected" in fixed.stdout and "fixes: fixes.csv" in fixed.stdout
+    newest = made(root, "cleaned_sales")
+    assert {key for key in newest if newest[key] > now[key]} == {"2024-01-01|north"}
+    fifth = pl.col("date") == date(2024, 1, 5)
+    found = sold(root, "shop").filter(fifth, item_id="apple", store_id="north")
+    assert found["units"].to_list() == [4.0]
+    assert sold(root, "shop", "quarantined_sales").is_empty()
 
     deliver(shop, [line.replace(",south,", ",South 2,") for line in lines])
     renamed = own_installation.forecast("source", "load", mapping)

@@ -19,13 +19,12 @@ import polars as pl
 from forecast_core.frequency import Frequency
 from forecast_core.known_ahead import AHEAD_DAYS, KnownAhead, price_rows
 from forecast_core.mapping import IDS, MappingError, Policy, SourceMapping
-from forecast_core.mapping_values import calendar_dates
 from forecast_core.prices import month_pieces
 from forecast_core.schema import TABLES
 from forecast_core.source_error import SourceError
 from forecast_core.source_span import body
 from resources.policies import PolicyError, load_policy
-from resources.source_files import whole
+from resources.source_calendar import calendar_of
 from resources.source_fixes import Overlay, overlay, read_fixes, was
 from resources.source_stage import (
     Manifest,
@@ -228,40 +227,7 @@ class MappedSource:
 
     def calendar(self) -> pl.DataFrame:
         """raw_calendar: the mapping's, or the bare days of the span and a year more."""
-        calendar = self.mapping.calendar
-        table = TABLES["raw_calendar"]
-        first, last = self.span()
-        # To the end of a year: a new day of sales makes no new calendar.
-        every = pl.date_range(first, date(last.year + 1, 12, 31), eager=True)
-        bare = pl.DataFrame({"date": every})
-        if calendar is None:
-            blank = {name: pl.lit(None, pl.String) for name in list(table.columns)[1:]}
-            return bare.with_columns(**blank)
-        text = whole(calendar, self.path.parent, calendar.date.names)
-        events = {}
-        for name in list(table.columns)[1:]:
-            spec = getattr(calendar, name)
-            events[name] = (
-                pl.lit(None, pl.String) if spec is None or not spec.names else pl.col(spec.names[0])
-            )
-        flags = {
-            name: pl.col(name).cast(pl.Int8, strict=False).fill_null(0) for name in calendar.flags
-        }
-        days = table.conform(
-            text.with_columns(**events, **flags)
-            .with_columns(calendar_dates(text, calendar).alias("date"))
-            .select(*table.columns, *calendar.flags)
-            .sort("date")
-        )
-        if days.height < 0.9 * bare.filter(pl.col("date") <= last).height:
-            days = _every_day(days, bare)
-        if not self.frequency.weekly:
-            return days
-        # A week has the events of its days, the first two of them.
-        starts = days.with_columns(self.frequency.starts(pl.col("date")))
-        return starts.group_by("date", maintain_order=True).agg(
-            pl.exclude("date").drop_nulls().first()
-        )
+        return calendar_of(self.mapping, self.path.parent, *self.span())
 
     def _held(self, store_id: str) -> pl.DataFrame:
         """`_read`, once for as long as the same store is asked for; never two stores in memory."""
@@ -369,13 +335,6 @@ class MappedSource:
             first,
             last,
         )
-
-
-def _every_day(days: pl.DataFrame, bare: pl.DataFrame) -> pl.DataFrame:
-    """A calendar that names holidays alone, with the days between them."""
-    flags = [name for name, dtype in days.schema.items() if dtype == pl.Int8]
-    whole = bare.join(days, on="date", how="full", coalesce=True, maintain_order="left_right")
-    return whole.with_columns(pl.col(flags).fill_null(0)).sort("date")
 
 
 def _one_place(series: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -40,8 +40,8 @@ class Watch:
     creep_p: float = 2e-4
     fall_p: float = 1e-5
     sparse_looks: float = 7.0
-    spike_least: float = 0.14
-    step_least: float = 0.07
+    spike_least: float = 0.2
+    step_least: float = 0.09
     creep_least: float = 0.05
     spike_over_largest: float = 1.2
     event_most: float = 0.7
@@ -414,7 +414,7 @@ class _Walk:
         )
         if self._returned(named):
             self.seen.dismissed.append((start, "back at the level it had before a brief fall"))
-        elif shape.effect < self.w.step_least or not self._held(rise, t):
+        elif shape.effect < self._least(shape) or not self._held(rise, t):
             self.seen.dismissed.append((start, "went away before its shape was known"))
         elif not self._continues(named, t):
             self._report(named)
@@ -428,6 +428,9 @@ class _Walk:
         shortest, evidence = (5, 3.0) if self.daily else (4, self.w.ramp_evidence_sparse)
         shape = shape_of(self.adjusted[where], shortest_ramp=shortest, evidence=evidence)
         return shape, int(where[shape.start])
+
+    def _least(self, shape: Shape) -> float:
+        return self.w.creep_least if shape.kind == "creep" else self.w.step_least
 
     def _continues(self, rise: Rise, t: int) -> bool:
         """Whether the rise is more of the last one: a creep is one incident, however long."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import polars as pl
@@ -26,6 +26,7 @@ from dashboard.stores import (
     ReadPlans,
     ReadStorage,
     file_of,
+    file_stamp,
     stamp_of,
 )
 from forecast_core.admission_policy import Policy
@@ -85,7 +86,9 @@ class Live:
     @property
     def policy(self) -> Policy:
         """The admission policy in force."""
-        return load_policy(self.settings.admission_policy, Policy.parse)
+        path = self.settings.admission_policy
+        read = partial(load_policy, path, Policy.parse)
+        return self.kept.get("policy", lambda: file_stamp(path), read)
 
     @property
     def escrow(self) -> Escrow:

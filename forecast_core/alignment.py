@@ -183,11 +183,13 @@ def align(
     if boosted is not None:
         shaped = _with_boosted(shaped, boosted)
     of_node = departments.select("item_id", *NODE).unique()
+    # In one order, so that sums round alike: a cutoff that runs again says the very same.
     days = (
-        prediction.join(of_node, on=["item_id", "store_id"], how="left")
-        .group_by(*NODE, "ds")
+        prediction.join(of_node, on=["item_id", "store_id"], how="left", maintain_order="left")
+        .group_by(*NODE, "ds", maintain_order=True)
         .agg(pl.col("mean").sum().alias("sum"))
         .join(shaped, on=[*NODE, "ds"])
+        .sort(*NODE, "ds")
     )
     factors = _factors(days, level, strength, level_strength)
     return (

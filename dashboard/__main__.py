@@ -7,6 +7,7 @@ Does not: pages (`dashboard.app`).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib
 import logging
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING)
     for name in WARM:
         importlib.import_module(name)
+    _ahead()
     gc.freeze()  # what is imported stays: no collection needs to look at it again
     from streamlit.web import bootstrap
 
@@ -62,6 +64,17 @@ def main(argv: list[str] | None = None) -> int:
     print(f"Dashboard on http://{args.address}:{args.port}", flush=True)
     bootstrap.run(str(Path(__file__).with_name("app.py")), False, [], options)
     return 0
+
+
+def _ahead() -> None:
+    """The first page's answers, before its first reader asks; what is wrong is said on the page."""
+    from dashboard.figures import today
+    from dashboard.live import opened
+    from resources import Settings
+
+    for figure in (today.coverage, today.budgets, today.month, today.held, today.failures):
+        with contextlib.suppress(Exception):
+            figure(opened(Settings.from_environment()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.live import Live
+from dashboard.live import Live, opened
 from dashboard.show import section
 from dashboard.words import moment, plain
 from resources import Settings, SettingsError
@@ -28,12 +28,6 @@ PAGES = (
     ("capacity", "Capacity", "speed"),
     ("storage", "Storage tiers", "database"),
 )
-
-
-@st.cache_resource(show_spinner=False)
-def opened(settings: Settings) -> Live:
-    """One installation for all readers of this server."""
-    return Live(settings)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, date, datetime
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, TypeVar
 
 import polars as pl
@@ -37,6 +37,12 @@ from resources.lake import Lake, LakeTable
 from resources.policies import load_policy
 
 T = TypeVar("T")
+
+
+@lru_cache(maxsize=4)
+def opened(settings: Settings) -> Live:
+    """One installation for all readers of this process."""
+    return Live(settings)
 
 
 class Live:

@@ -1,7 +1,6 @@
 """Every page on a finished demo, run by Streamlit's own harness: the smoke without a browser."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,23 +28,13 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Any:
     return take
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache() -> Iterator[None]:
-    """What one test opened is not another's."""
-    import streamlit as st
-
-    st.cache_resource.clear()
-    yield
-    st.cache_resource.clear()
-
-
 def _shown(page: str) -> Any:
     from streamlit.testing.v1 import AppTest
 
     def draw(name: str) -> None:
         import importlib
 
-        from dashboard.app import opened
+        from dashboard.live import opened
         from dashboard.show import section
         from resources import Settings
 

@@ -112,7 +112,7 @@ class Installation:
             text=True,
             cwd=ROOT,
             env={**self.environment, **extra},
-            timeout=600,
+            timeout=1800,
         )
 
     def forecast(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:

@@ -206,7 +206,7 @@ def full(tmp_path_factory: pytest.TempPathFactory, finished: tuple[Any, str]) ->
     ):
         done = subprocess.run(
             [str(Path(sys.executable).with_name("forecast")), *command],
-            capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900,
+            capture_output=True, text=True, cwd=ROOT, env=environment, timeout=1800,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
     happened = subprocess.run(

@@ -49,6 +49,8 @@ def the_work(ledger: Ledger) -> dict[str, dict[str, Any]]:
             "at": f"{1 + number:02d}:00",
             "covers": "prediction_floor" in assets,
         }
+        if work[title]["pipeline"] == "monitoring":
+            work[title] |= {"watches": True, "deadline": "23:59"}
         if "feature_sales" in assets:  # a night writes its month so far
             work[title] |= {"rows_each": 1.0, "in_month": True}
     return work

@@ -52,6 +52,7 @@ def the_policy(runs: int) -> Policy:
     mapping |= {"tick": TICK_S, "peaks": [], "throttles": []}
     mapping["serving_reserve"]["money_per_item"] = 0.00001
     day = mapping["budgets"]["prod/day"]
+    mapping["default_bound"]["money"] = 0.01
     limit = 0.0045 * runs
     day |= {"limit": limit, "floors": {"serving": 0.4 * limit, "monitoring": 0.15 * limit}}
     return Policy.parse(mapping)

@@ -17,6 +17,9 @@ from forecast_core.admission_policy import (
     units,
 )
 
+# What the platform starts by itself on these pipelines is what the protected classes are for.
+OWN_CLASS = (("monitoring", "monitoring"), ("inference", "serving"))
+
 
 def faults(policy: Policy) -> Iterator[str]:
     """Every fault of the policy; none means that it may govern."""
@@ -24,6 +27,7 @@ def faults(policy: Policy) -> Iterator[str]:
     yield from tree
     yield from _classes(policy)
     yield from _stages(policy)
+    yield from _environments(policy)
     if not tree:
         yield from _floors(policy)
     yield from _protected(policy)
@@ -85,6 +89,7 @@ def _classes(policy: Policy) -> Iterator[str]:
         yield from _unknown(f"throttles.{index}.pause", throttle.pause, CLASSES)
         if (throttle.queue_age, throttle.memory_pressure, throttle.cpu_pressure) == (None,) * 3:
             yield f"throttles.{index}: names no load; give queue_age, memory_pressure, cpu_pressure"
+    yield from _unknown("serving_reserve.pipeline", [policy.serving_reserve.pipeline], PIPELINES)
     for pipeline in PIPELINES:
         for origin in ORIGINS:
             if policy.class_of(pipeline, origin) is None:
@@ -113,6 +118,17 @@ def _stages(policy: Policy) -> Iterator[str]:
         yield f"classes: floor_runs add up to {floors}, the host runs {policy.host.runs} at once"
 
 
+def _environments(policy: Policy) -> Iterator[str]:
+    """A restriction for an environment that no budget names would never act, and never say so."""
+    known = sorted({budget.environment or "" for budget in policy.budgets.values()} - {""})
+    named = {
+        f"classes.{name}.environments": tuple(work_class.environments)
+        for name, work_class in policy.classes.items()
+    } | {f"peaks.{peak.name}.environments": peak.environments for peak in policy.peaks}
+    for place, environments in named.items() if known else ():
+        yield from _unknown(place, environments, known)
+
+
 def _floors(policy: Policy) -> Iterator[str]:
     for name, floors in policy.floors.items():
         budget = policy.budgets[name]
@@ -132,6 +148,8 @@ def _floors(policy: Policy) -> Iterator[str]:
 
 def _protected(policy: Policy) -> Iterator[str]:
     """Whatever would switch monitoring or serving off, or starve it, is an error."""
+    yield from _declassed(policy)
+    bound = policy.default_bound.money
     for name in PROTECTED:
         for peak in policy.peaks:
             if name in peak.pause or peak.runs.get(name) == 0:
@@ -147,16 +165,44 @@ def _protected(policy: Policy) -> Iterator[str]:
         for environment, limits in work_class.environments.items():
             if not limits.allowed or 0 in (limits.max_runs, limits.max_money):
                 yield f"classes.{name}.environments.{environment}: switches {name} off"
+            elif limits.max_money is not None and limits.max_money < bound:
+                yield (
+                    f"classes.{name}.environments.{environment}: max_money"
+                    f" {units(limits.max_money)} is below the default bound {units(bound)}: a run"
+                    " without history could never start; raise it or leave it out"
+                )
         for node, budget in policy.budgets.items():
             pipelines = [budget.pipeline] if budget.pipeline else list(PIPELINES)
             used = any(policy.class_of(p, o) == name for p in pipelines for o in ORIGINS)
-            if used and budget.work_class in (None, name) and not policy.floors[node].get(name):
+            if not used or budget.work_class not in (None, name):
+                continue
+            floor = policy.floors[node].get(name, 0)
+            if not floor:
                 yield f"budgets.{node}: has no floor for {name}, others could starve it; add one"
+            elif floor < bound:
+                yield (
+                    f"budgets.{node}: its floor for {name}, {units(floor)}, is below the default"
+                    f" bound {units(bound)}: others could starve a run without history; raise it"
+                )
     for pipeline in PIPELINES:
         stage = policy.stages.get(policy.stage_of.get(pipeline, ""))
         serves = {policy.class_of(pipeline, origin) for origin in ORIGINS} & set(PROTECTED)
         if stage and serves and (stage.runs < 1 or not stage.cpu or not stage.memory_gib):
             yield f"stages.{policy.stage_of[pipeline]}: has no room, {pipeline} could never run"
+
+
+def _declassed(policy: Policy) -> Iterator[str]:
+    """What keeps monitoring and serving alive is their class: their own work must be in it."""
+    for pipeline, name in OWN_CLASS:
+        for origin in ORIGINS:
+            if origin in ("backfill", "manual"):
+                continue  # a person asked, and may have asked for less
+            found = policy.class_of(pipeline, origin)
+            if found not in (None, name):
+                yield (
+                    f"classify: {pipeline} started by {origin} is {found}, which may pause and has"
+                    f" no floor of {name}'s; make it {name}"
+                )
 
 
 def _default_bound(policy: Policy) -> Iterator[str]:

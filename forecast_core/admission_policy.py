@@ -234,7 +234,7 @@ class _File(_Model):
     serving_reserve: ServingReserve
     peaks: tuple[Peak, ...] = ()
     throttles: tuple[Throttle, ...] = ()
-    tick: Seconds = 30.0
+    tick: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] = 30.0
 
 
 @dataclass(frozen=True)

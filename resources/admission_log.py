@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from forecast_core.admission import Override
-from forecast_core.admission_policy import Policy
+from forecast_core.admission_policy import PROTECTED, Policy
 from forecast_core.admission_record import digest
 from resources.admission_store import AdmissionStore
 from resources.admission_tables import insert_once, overrides, passes, policies, runs
@@ -70,7 +70,17 @@ def logged(
 
 
 def add_override(store: AdmissionStore, override: Override, now: float) -> int:
-    """Log an override; it acts from the next pass on. Overrides are never deleted."""
+    """Log an override; it acts from the next pass on. Overrides are never deleted.
+
+    Raises:
+        ValueError: it would be over before it began, or switch monitoring or serving off.
+    """
+    if override.expires <= now:
+        raise ValueError("an override must end in the future: give it more than 0 hours")
+    if override.effect == "block" and override.target in PROTECTED:
+        raise ValueError(
+            f"{override.target} may never be switched off; block the single run instead"
+        )
     with store.alone() as connection:
         row = {
             "effect": override.effect,

@@ -15,7 +15,8 @@ import polars as pl
 from forecast_core.admission_policy import Policy
 from forecast_core.capacity.fit import Rates, fit
 from forecast_core.capacity.outcomes import Job
-from forecast_core.capacity.plan import Plan
+from forecast_core.capacity.plan import Plan, PlanError
+from forecast_core.capacity.premises import contradictions
 from forecast_core.capacity.storage import Bytes, measured
 from forecast_core.capacity.stress import CALM, Stress
 from forecast_core.price_card import Rates as Prices
@@ -29,7 +30,7 @@ HISTORY = timedelta(days=400)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything a draw rests on but its seed."""
+    """Everything a draw rests on but its seed; PlanError where its parts contradict each other."""
 
     plan: Plan
     policy: Policy
@@ -37,6 +38,11 @@ class Inputs:
     prices: Prices
     stored: Bytes
     stress: Stress = CALM
+
+    def __post_init__(self) -> None:
+        found = contradictions(self.plan, self.policy, self.rates, self.prices.currency)
+        if problems := list(found):
+            raise PlanError(problems)
 
     def jobs(self, draws: int, days: int | None = None, first_seed: int = 0) -> list[Job]:
         """One job a draw; equal seeds draw equal assumptions and equal luck."""
@@ -67,7 +73,12 @@ def read_policy(path: Path) -> Policy:
 
 
 def read_inputs(settings: Settings, plan_path: Path | None = None) -> Inputs:
-    """Plan, policy, rates fitted to the ledger, prices and stored bytes of these settings."""
+    """Plan, policy, rates fitted to the ledger, prices and stored bytes of these settings.
+
+    Raises:
+        PolicyError: a file is missing or refused.
+        PlanError: the plan contradicts the policy, the rates or the price card.
+    """
     plan = read_plan(plan_path or settings.capacity_plan)
     rates = fitted(settings, plan)
     card = load_price_card(settings.price_card)

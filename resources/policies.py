@@ -31,6 +31,10 @@ def load_policy(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
         raise PolicyError(
             f"{path}: no such policy file; restore it from policies/ or set its FORECAST_* variable"
         ) from None
+    except OSError as error:
+        raise PolicyError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise PolicyError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, Mapping):

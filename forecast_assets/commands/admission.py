@@ -121,13 +121,17 @@ def list_waiting(as_json: AsJson = False) -> None:
 @admission_app.command()
 def replay(
     run: Annotated[str | None, typer.Option(help="Only the pass that decided this run.")] = None,
-    days: Annotated[float, typer.Option(help="Passes of the last so many days.")] = 7.0,
+    days: Annotated[float, typer.Option(min=0, help="Passes of the last so many days.")] = 7.0,
     as_json: AsJson = False,
 ) -> None:
     """Decide logged passes again from their records; exits 1 unless all agree."""
     from resources.escrow import replay as decide_again
 
-    done = decide_again(_escrow().store, run_id=run, since=time.time() - days * 86_400)
+    escrow = _escrow()
+    if run is not None and escrow.store.find(run) is None:
+        _fail(f"run {run} is unknown to admission in {escrow.environment}; was it ever submitted?")
+    since = 0.0 if run is not None else time.time() - days * 86_400
+    done = decide_again(escrow.store, run_id=run, since=since)
     same = done.passes - len(done.differing)
     if as_json:
         typer.echo(json.dumps({"passes": done.passes, "identical": same}))
@@ -153,11 +157,17 @@ def override(
     from resources.admission_log import add_override
 
     escrow = _escrow()
-    known = {"release", "block", "raise"}
-    if effect not in known:
-        _fail(f"{effect!r} is no override; use one of {', '.join(sorted(known))}")
+    effects = ("release", "block", "raise")
+    if effect not in effects:
+        _fail(f"{effect!r} is no override; use one of {', '.join(effects)}")
     if effect == "raise" and target not in escrow.policy.budgets:
         _fail(f"{target!r} is no budget; use one of {', '.join(escrow.policy.budgets)}")
+    known_target = target in escrow.policy.classes or escrow.store.find(target) is not None
+    if effect != "raise" and not known_target:
+        _fail(
+            f"{target!r} is neither a class ({', '.join(escrow.policy.classes)}) nor a run that"
+            f" admission in {escrow.environment} knows: see `forecast admission waiting`"
+        )
     kind: Literal["release", "block", "raise"] = effect  # type: ignore[assignment]
     try:
         now = escrow.clock()

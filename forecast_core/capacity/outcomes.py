@@ -50,7 +50,7 @@ class Draw:
 
     `tally`: (month, work, rung) -> (series x runs, money). `broke`: what ran short -> month in
     which it first did. `missed`: month -> nights on which an item had no forecast by the deadline.
-    `kept`: skill of the forecasts, of the most there could be.
+    `kept`: skill of the forecasts, of the most there could be. `idle`: works of which nothing ran.
     """
 
     seed: int
@@ -68,6 +68,7 @@ class Draw:
     runs: int
     rejected: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
     def of_work(self, name: str) -> float:
         """Money of one work over the whole plan."""
@@ -125,6 +126,7 @@ def draw(job: Job, progress: Progress | None = None) -> Draw:
         record.runs,
         dict(record.rejections),
         tuple(sorted({note for kind in arrivals.kinds() for note in kind.notes})),
+        tuple(sorted(job.plan.work.keys() - {work for _, work, _ in record.tally})),
     )  # fmt: skip
 
 
@@ -217,8 +219,15 @@ def summarise(draws: Sequence[Draw]) -> Outcome:
         runs=Band.of(float(d.runs) for d in draws),
         breaks=_breaks(draws),
         rejected=rejected,
-        notes=tuple(sorted({note for d in draws for note in d.notes})),
+        notes=(*sorted({note for d in draws for note in d.notes}), *_idle(draws)),
     )
+
+
+def _idle(draws: Sequence[Draw]) -> list[str]:
+    """A work that costs nothing because it never ran is said, not left as a zero."""
+    works = sorted({work for d in draws for work in d.idle})
+    counts = {work: sum(work in d.idle for d in draws) for work in works}
+    return [f"{work}: nothing of it ran in {n} of {len(draws)} draws" for work, n in counts.items()]
 
 
 def _breaks(draws: Sequence[Draw]) -> list[tuple[str, str, float]]:

@@ -48,7 +48,7 @@ class PlanError(ValueError):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 class Assumption(_Model):
@@ -99,7 +99,7 @@ class Work(_Model):
     stages: tuple[str, ...] = Field(min_length=1)
     pipeline: str
     origin: str = "schedule"
-    rungs: tuple[str, ...] = ("asked",)
+    rungs: tuple[str, ...] = Field(default=("asked",), min_length=1)
     every: Literal["day", "week", "month", "retrain", "backfill"] = "day"
     at: Clock
     deadline: Clock | None = None
@@ -115,17 +115,20 @@ class Work(_Model):
     in_month: bool = False
 
 
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Default(_Model):
     """The stated cost of a stage at a rung that has no history: `a` + `b` x a million rows.
 
     Money in currency units, wall and CPU in seconds, memory in GiB held.
     """
 
-    money: tuple[float, float]
-    wall_s: tuple[float, float]
-    cpu_s: tuple[float, float]
-    gpu_s: tuple[float, float] = (0.0, 0.0)
-    memory_gib: float = 1.0
+    money: tuple[Amount, Amount]
+    wall_s: tuple[Amount, Amount]
+    cpu_s: tuple[Amount, Amount]
+    gpu_s: tuple[Amount, Amount] = (0.0, 0.0)
+    memory_gib: Amount = 1.0
     rows_each: float = Field(default=1.0, gt=0)
     bytes_each: float = Field(default=0.0, ge=0)
     spread: float = Field(default=0.25, ge=0, le=2)
@@ -301,6 +304,11 @@ def _faults(plan: Plan) -> Iterable[str]:
             if work not in plan.work:
                 yield f"levers.{name}: {work!r} is no work of this plan"
     for change in plan.business_changes:
+        if change.on < plan.first:
+            yield (
+                f"business_changes: {change.what!r} is on {change.on}, before the plan's first day"
+                f" {plan.first}; drop it, its review belongs to the plan before"
+            )
         if change.on > plan.last:
             yield (
                 f"business_changes: {change.what!r} is on {change.on}, after the plan's last day"
@@ -358,6 +366,13 @@ def _correlation_faults(plan: Plan) -> Iterable[str]:
 def _work_faults(plan: Plan) -> Iterable[str]:
     if not plan.work:
         yield "work: none; a plan without runs says nothing: list at least one kind of work"
+        return
+    for flag, promise in (
+        ("covers", "gives every item its first forecast"),
+        ("watches", "is monitoring that must be done by a deadline"),
+    ):
+        if not any(getattr(work, flag) for work in plan.work.values()):
+            yield f"work: none {promise}; set `{flag}: true` on one, or the risk is not known"
     for name, work in plan.work.items():
         where = f"work.{name}"
         if work.pipeline not in PIPELINES:
@@ -368,6 +383,9 @@ def _work_faults(plan: Plan) -> Iterable[str]:
             yield f"{where}.group: no assumption {MIX}{work.group}; state its share of the series"
         if work.watches and work.deadline is None:
             yield f"{where}: watches, but has no deadline to be done by"
+        for rung in work.rungs if len(work.rungs) > 1 else ():
+            if rung not in plan.accuracy.rungs:
+                yield f"{where}.rungs: {rung!r} has no accuracy; state accuracy.rungs.{rung}"
         before, chain = work.after, {name}
         while before is not None:
             if before not in plan.work:
@@ -379,6 +397,12 @@ def _work_faults(plan: Plan) -> Iterable[str]:
             if plan.work[before].every != work.every:
                 yield f"{where}.after: {before!r} comes every {plan.work[before].every}, not daily"
                 break
+            earliest = plan.work[before].at
+            if work.deadline and _minutes(earliest) >= _minutes(work.deadline):
+                yield (
+                    f"{where}: waits for {before!r}, which starts at {earliest:%H:%M}, after its"
+                    f" own deadline {work.deadline:%H:%M}; start that earlier"
+                )
             chain.add(before)
             before = plan.work[before].after
         if work.deadline and work.every == "day" and _minutes(work.deadline) <= _minutes(work.at):

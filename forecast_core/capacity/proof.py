@@ -77,6 +77,10 @@ def sized(policy: Policy, plan: Plan, rates: Rates) -> Policy:
         if policy.budgets[name].work_class is None
         and policy.budgets[name].environment in (None, plan.environment)
     }
+    # Every run of a plan has a rate; the bound for those that have none must not outgrow a floor.
+    mapping["default_bound"]["money"] = min(
+        float(policy.default_bound.money) / NANO, serving, 0.65 * day, watch, 0.3 * day
+    )
     mapping["serving_reserve"]["money_per_item"] = float(nanos(f"{per_item:.12f}")) / NANO
     return Policy.parse(mapping)
 

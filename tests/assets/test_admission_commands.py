@@ -67,6 +67,25 @@ def test_an_override_is_made_with_an_owner(escrow: Escrow) -> None:
     assert RUN.invoke(admission_app, asked).exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["release", "nobody", "--hours", "1"], "neither a class"),
+        (["raise", "nothing", "--hours", "1", "--amount", "1"], "is no budget"),
+        (["raise", "dev", "--hours", "-1", "--amount", "1"], "end in the future"),
+        (["raise", "dev", "--hours", "1", "--amount", "-1"], "above zero"),
+        (["block", "monitoring", "--hours", "1"], "never be switched off"),
+        (["stop", "training", "--hours", "1"], "is no override"),
+    ],
+)
+def test_an_override_that_could_not_act_is_refused(
+    escrow: Escrow, asked: list[str], said: str
+) -> None:
+    done = RUN.invoke(admission_app, ["override", *asked, "--owner", "me", "--reason", "why"])
+    assert done.exit_code == 1 and said in done.output
+    assert not json.loads(RUN.invoke(admission_app, ["overrides", "--json"]).output)
+
+
 def test_policy_check_accepts_ours_and_names_faults(tmp_path: Path) -> None:
     ours = ROOT / "policies" / "admission.yaml"
     assert "may govern" in RUN.invoke(policy_app, ["check", str(ours)]).output
@@ -76,4 +95,8 @@ def test_policy_check_accepts_ours_and_names_faults(tmp_path: Path) -> None:
     )
     refused = RUN.invoke(policy_app, ["check", str(bad)])
     assert refused.exit_code == 1 and "may never pause" in refused.output
-    assert RUN.invoke(policy_app, ["check", str(tmp_path / "none.yaml")]).exit_code == 1
+    for path, said in ((tmp_path / "none.yaml", "no such"), (tmp_path, "cannot be read")):
+        refused = RUN.invoke(policy_app, ["check", str(path)])
+        assert refused.exit_code == 1 and said in refused.output
+    bad.write_bytes(b"\xff\xfe")
+    assert "save it as UTF-8" in RUN.invoke(policy_app, ["check", str(bad)]).output

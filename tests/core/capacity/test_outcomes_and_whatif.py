@@ -29,6 +29,7 @@ def policy(day: float | None = None) -> Policy:
         budget = mapping["budgets"]["prod/day"]
         budget |= {"limit": day, "floors": {"serving": day / 2, "monitoring": day / 8}}
         mapping["serving_reserve"]["money_per_item"] = 1e-8
+        mapping["default_bound"]["money"] = day / 8
     return Policy.parse(mapping)
 
 
@@ -73,6 +74,7 @@ def test_a_record_says_what_was_not_measured() -> None:
     text = markdown(PLAN, 3, BASE, date(2026, 12, 1))
     assert "version 3" in text and "stated default" in text and "| store_openings |" in text
     assert plain(BASE)["total"][1] == BASE.total.mid
+    assert "train: nothing of it ran in 3 of 3 draws" in text, "a zero is said to be one"
 
 
 @pytest.mark.parametrize("lever", sorted(PLAN.levers))

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
+from forecast_core.admission_policy import Policy
+from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan, PlanError
+from forecast_core.capacity.premises import contradictions
 
 FILE = Path(__file__).parents[3] / "policies" / "capacity.yaml"
 
@@ -52,6 +55,17 @@ def refused(change: Any) -> str:
             lambda m: m.update(business_changes=[{"on": "2030-01-01", "what": "x", "owner": "y"}]),
             "after the plan's last day",
         ),
+        (
+            lambda m: m.update(business_changes=[{"on": "2020-01-01", "what": "x", "owner": "y"}]),
+            "before the plan's first day",
+        ),
+        (lambda m: m["work"]["floor"].update(covers=False), "set `covers: true`"),
+        (lambda m: m["work"]["watch"].update(watches=False), "set `watches: true`"),
+        (lambda m: m["work"]["upgrade"].update(after="watch"), "after its own deadline 06:00"),
+        (lambda m: m["work"]["upgrade"].update(rungs=["magic", "floor"]), "has no accuracy"),
+        (lambda m: m["work"]["upgrade"].update(rungs=[]), "at least 1 item"),
+        (lambda m: m["defaults"]["default"].update(money=[-1, 0]), "greater than or equal to 0"),
+        (lambda m: m["assumptions"]["failures"].update(owner="  "), "at least 1 character"),
     ],
 )
 def test_what_cannot_be_believed_is_refused_by_name(change: Any, said: str) -> None:
@@ -107,3 +121,20 @@ def test_overdue_assumptions_are_named_with_their_owner() -> None:
     assert plan.overdue(date(2026, 12, 1)) == []
     late = plan.overdue(date(2027, 3, 1))
     assert len(late) == 1 and "store_openings: real-estate-planner" in late[0]
+
+
+def test_what_contradicts_another_file_is_named() -> None:
+    policy = Policy.parse(yaml.safe_load((FILE.parent / "admission.yaml").read_text()))
+
+    def said(currency: str = "USD", **fields: Any) -> str:
+        plan = Plan.parse(content() | fields)
+        return " ".join(contradictions(plan, policy, Rates(), currency))
+
+    assert not said()
+    assert "the price card in EUR" in said("EUR")
+    assert "'prd' has no budget" in said(environment="prd")
+    unknown = content()["defaults"]
+    del unknown["default"]
+    assert "raw_sales at rung 'asked' has no history and no stated default" in said(
+        defaults=unknown
+    )

@@ -26,6 +26,7 @@ def the_policy(**changes: Any) -> Policy:
         scale = limit / budget["limit"]
         budget["limit"] = limit
         budget["floors"] = {k: v * scale for k, v in budget.get("floors", {}).items()}
+        mapping["default_bound"]["money"] *= min(scale, 1.0)
     return Policy.parse(mapping)
 
 

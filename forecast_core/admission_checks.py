@@ -14,6 +14,7 @@ from forecast_core.admission_policy import (
     PIPELINES,
     PROTECTED,
     Policy,
+    WorkClass,
     units,
 )
 
@@ -149,7 +150,6 @@ def _floors(policy: Policy) -> Iterator[str]:
 def _protected(policy: Policy) -> Iterator[str]:
     """Whatever would switch monitoring or serving off, or starve it, is an error."""
     yield from _declassed(policy)
-    bound = policy.default_bound.money
     for name in PROTECTED:
         for peak in policy.peaks:
             if name in peak.pause or peak.runs.get(name) == 0:
@@ -160,6 +160,7 @@ def _protected(policy: Policy) -> Iterator[str]:
         work_class = policy.classes.get(name)
         if work_class is None:
             continue
+        bound = _least_bound(policy, work_class)
         if work_class.floor_runs < 1:
             yield f"classes.{name}: floor_runs 0 starves it; keep at least 1 lane"
         for environment, limits in work_class.environments.items():
@@ -189,6 +190,13 @@ def _protected(policy: Policy) -> Iterator[str]:
         serves = {policy.class_of(pipeline, origin) for origin in ORIGINS} & set(PROTECTED)
         if stage and serves and (stage.runs < 1 or not stage.cpu or not stage.memory_gib):
             yield f"stages.{policy.stage_of[pipeline]}: has no room, {pipeline} could never run"
+
+
+def _least_bound(policy: Policy, work_class: WorkClass) -> int:
+    """What a run without history must be able to hold: the whole bound, or its cheapest rung."""
+    bound = policy.default_bound
+    shares = bound.rungs.values() if work_class.may_degrade else ()
+    return int(bound.money * min(shares, default=1.0))
 
 
 def _declassed(policy: Policy) -> Iterator[str]:

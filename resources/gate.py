@@ -27,8 +27,9 @@ from forecast_core.admission_policy import nanos, units
 from forecast_core.admission_request import request_of
 from resources.admission_store import Row
 from resources.escrow import Escrow
+from resources.family import resident_gib
 from resources.holders import HOLD, HOLDER, fates, this_process, withdraw_gone
-from resources.quotas import Limits, guarded, resident_gib
+from resources.quotas import Limits, guarded
 from resources.run_facts import KnownAssets, facts_of
 
 RUNG = "admission/rung"

@@ -1,7 +1,8 @@
-"""Quotas of a step in flight: memory, CPU seconds, threads and money, and who stops the offender.
+"""Quotas of a step in flight: memory, cores and money, and who stops the offender.
 
-Belongs here: limits of one process while it works, and their clear failure. Does not: what a step
-costs (`meter`), whether it may start (`coordinator`), run timeouts (`dagster/max_runtime`).
+Belongs here: limits of a step's processes while it works, and their clear failure. Does not: what a
+step costs (`meter`), whether it may start (`coordinator`), run timeouts (`dagster/max_runtime`),
+finding processes (`family`).
 
 Facts this is built on:
 
@@ -13,6 +14,8 @@ Facts this is built on:
   ends with a word on stderr, and the parent records the failure.
 - All limits are lifted before Dagster records the failure: recording needs memory too.
 - A killed run worker leaves its step child running: the watchdog ends a step whose parent is gone.
+- What a step starts (the neural rung's process) takes the step's memory too, is counted with it and
+  ends with it: a step that waits for a child could not be interrupted otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ import ctypes
 import logging
 import os
 import resource
-import signal
 import sys
 import threading
 import time
@@ -32,8 +34,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-GIB = 1024**3
-CGROUPS = Path("/sys/fs/cgroup")
+from resources.family import GIB, Family
+
 T = TypeVar("T")
 _LOG = logging.getLogger("forecast.quota")
 
@@ -56,7 +58,6 @@ class Limits:
     """
 
     memory_gib: float | None = None
-    cpu_s: float | None = None
     threads: int | None = None
     money: Decimal | None = None
     spent: Callable[[], Decimal] | None = None
@@ -85,8 +86,6 @@ def guarded(limits: Limits, step: str = "step") -> Iterator[None]:
             lifted.enter_context(_soft_data_limit(limits.memory_gib))
         if limits.memory_gib is not None and limits.cgroup:
             lifted.enter_context(_hard_limit(limits.memory_gib))
-        if limits.cpu_s is not None:
-            lifted.enter_context(_cpu_limit(limits.cpu_s, watch))
         if limits.threads is not None:
             lifted.enter_context(_thread_limit(limits.threads))
         lifted.callback(watch.finish)  # lifted first, so that no interrupt hits the lifting
@@ -127,6 +126,7 @@ class _Watch:
         self.peak_gib = 0.0
         self._hold, self._asked = limits.money, time.monotonic()
         self._worker = threading.get_ident()
+        self._family = Family()
         self.armed, self._done = threading.Event(), threading.Event()
         self._parent = os.getppid()
         self._lock = threading.Lock()
@@ -154,6 +154,7 @@ class _Watch:
         while not self._done.wait(self.limits.interval_s):
             if self.limits.end_with_parent and os.getppid() != self._parent:
                 _LOG.error("%s: the run worker is gone; this step ends with it", self.step)
+                self._family.end()
                 os._exit(71)
             found = self._over()
             if found is not None:
@@ -163,7 +164,7 @@ class _Watch:
     def _over(self) -> tuple[str, str] | None:
         limits = self.limits
         if limits.memory_gib is not None:
-            self.peak_gib = max(self.peak_gib, resident_gib())
+            self.peak_gib = max(self.peak_gib, self._family.resident_gib())
             if self.peak_gib > limits.memory_gib:
                 return "memory", self.memory_message()
         return self._over_money()
@@ -194,7 +195,7 @@ class _Watch:
         )
 
     def memory_message(self) -> str:
-        peak = max(self.peak_gib, resident_gib())
+        peak = max(self.peak_gib, self._family.resident_gib())
         return (
             f"{self.step}: uses {peak:.2f} GiB, its quota is {self.limits.memory_gib:.2f} GiB;"
             " stopped so that its neighbours keep theirs. Raise the stage's quota in the admission"
@@ -207,6 +208,7 @@ class _Watch:
             if self._done.is_set() or self.verdict is not None:
                 return
             self.verdict = QuotaExceeded(quota, message)
+            self._family.end()  # whoever waits for a child wakes up now
             _interrupt(self._worker, _Stopped)
         if not self._done.wait(self.limits.grace_s):
             print(f"quota: {message} (it did not yield; the process ends)", file=sys.stderr)
@@ -222,12 +224,6 @@ def _interrupt(thread: int, error: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(error) if error is not None else None
     )
-
-
-def resident_gib() -> float:
-    """Resident set of this process now, GiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / GIB
 
 
 def _data_bytes() -> int:
@@ -267,29 +263,6 @@ def _hard_limit(memory_gib: float) -> Iterator[None]:
 
 
 @contextmanager
-def _cpu_limit(seconds: float, watch: _Watch) -> Iterator[None]:
-    """A soft RLIMIT_CPU with its signal where signals work, else a look at the CPU clock."""
-    before = resource.getrlimit(resource.RLIMIT_CPU)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    ends = int(usage.ru_utime + usage.ru_stime + seconds) + 1
-    message = f"{watch.step}: used its {seconds:g} CPU-seconds; stopped. Split the work by store"
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def over(_signal: int, _frame: object) -> None:
-        raise QuotaExceeded("cpu", message)
-
-    handler = signal.signal(signal.SIGXCPU, over)
-    resource.setrlimit(resource.RLIMIT_CPU, (ends, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_CPU, before)
-        signal.signal(signal.SIGXCPU, handler)
-
-
-@contextmanager
 def _thread_limit(threads: int) -> Iterator[None]:
     """Pin the process to so many cores: libraries that count cores then start that many threads."""
     before = os.sched_getaffinity(0)
@@ -298,13 +271,6 @@ def _thread_limit(threads: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def thread_environment(threads: int) -> dict[str, str]:
-    """What a child's environment must say for its libraries to start so many threads."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS",
-             "NUMEXPR_MAX_THREADS", "RAYON_NUM_THREADS")  # fmt: skip
-    return dict.fromkeys(names, str(threads))
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from forecast_core.admission_request import AssetFacts, RunFacts, request_of
 from resources.admission_log import add_override
 from resources.admission_store import AdmissionStore
 from resources.escrow import Escrow, replay
+from resources.family import GIB
 from resources.gate import RUNG, Gate, granted
 from resources.holders import HOLDER, lives, this_process
 from resources.ledger import open_ledger
 from resources.meter import Meter, metered
-from resources.quotas import GIB, Limits, guarded
+from resources.quotas import Limits, guarded
 from resources.spending import LedgerSpending
 
 ROOT = Path(__file__).parents[2]
@@ -150,8 +151,13 @@ def test_an_admitted_run_says_its_terms_and_is_settled_by_whoever_asks_next(rig:
 def test_a_degraded_run_learns_its_rung_and_the_reason(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    # serving may take 5 + what nobody's floor keeps: not the whole bound, but a share of it
-    rig = Rig(tmp_path, instance, policy(default_bound__money=10, budgets__dev__limit=9))
+    # serving may take what monitoring's floor leaves: not the whole bound, but a share of it
+    tight = {
+        "default_bound__money": 1,
+        "budgets__dev__limit": 1.9,
+        "budgets__dev__floors": {"serving": 0.2, "monitoring": 1},
+    }
+    rig = Rig(tmp_path, instance, policy(**tight))
     result = rig.run(served)
     assert result.success
     metadata = result.get_asset_materialization_events()[0].materialization.metadata

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import subprocess
 import sys
 import textwrap
@@ -16,15 +15,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from resources.quotas import (
-    GIB,
-    Cgroup,
-    Limits,
-    QuotaExceeded,
-    guarded,
-    resident_gib,
-    thread_environment,
-)
+from resources.family import GIB, Family, resident_gib
+from resources.quotas import Cgroup, Limits, QuotaExceeded, guarded
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,13 +69,6 @@ def test_a_neighbour_thread_is_spared() -> None:
     assert len(ticks) > seen
 
 
-def test_cpu_seconds_end() -> None:
-    with pytest.raises(QuotaExceeded, match="CPU-seconds"), guarded(limits(cpu_s=0.2), "busy"):
-        while True:
-            sum(range(10_000))
-    assert signal.getsignal(signal.SIGXCPU) == signal.SIG_DFL
-
-
 def test_money_ends_in_flight() -> None:
     started = time.monotonic()
 
@@ -102,15 +87,32 @@ def test_threads_are_pinned_and_freed() -> None:
     with guarded(limits(threads=1)):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
-    assert set(thread_environment(2).values()) == {"2"}
 
 
 def test_what_stays_within_its_limits_is_left_alone() -> None:
-    with guarded(limits(memory_gib=64, cpu_s=600, money=Decimal(1), spent=lambda: Decimal(0))):
+    with guarded(limits(memory_gib=64, money=Decimal(1), spent=lambda: Decimal(0))):
         result = sum(range(1000))
     assert result == 499_500
     with pytest.raises(KeyError), guarded(limits(memory_gib=64)):
         raise KeyError("its own error stays its own")
+
+
+HOG = "import time; held = bytearray(300 << 20); held[::4096] = b'x' * len(held[::4096])"
+
+
+def test_a_child_that_hoards_memory_is_the_steps_and_ends_with_it() -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    quota, family = limits(memory_gib=resident_gib() + 0.15), Family()
+    begun = time.monotonic()
+    try:
+        with pytest.raises(QuotaExceeded, match="its quota is"), guarded(quota, "parent"):
+            subprocess.run([sys.executable, "-c", f"{HOG}; time.sleep(60)"], check=False)
+        assert time.monotonic() - begun < 30, "it did not wait for the child's own end"
+        assert bystander.poll() is None, "what ran before the step is nobody's business"
+        assert family.children() == [], "the hoarder is gone"
+    finally:
+        bystander.kill()
+        bystander.wait()
 
 
 def test_an_interrupt_never_reaches_the_next_step() -> None:

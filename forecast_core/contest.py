@@ -20,7 +20,7 @@ from forecast_core import backtest
 from forecast_core.backtest import KEY, Past
 from forecast_core.calibration import classified
 from forecast_core.rungs import gbm
-from forecast_core.segments import SegmentPolicy
+from forecast_core.segments import RUNGS, SegmentPolicy
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,7 +140,7 @@ def _governed(
 ) -> Run:
     """Each series by the rung its segment earns, then aligned; it pays for those it used."""
     used = []
-    for rung in ("statistical", "gbm", "neural"):
+    for rung in RUNGS[1:]:
         own = members.filter(rung=rung).select(KEY)
         if rung in by_rung and not own.is_empty():
             used.append(by_rung[rung].rows.join(own, on=list(KEY), how="semi"))

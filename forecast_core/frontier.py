@@ -23,7 +23,7 @@ from forecast_core.calibration import spreads
 from forecast_core.contest import GOVERNED, Contest, Run
 from forecast_core.quantiles import with_quantiles
 from forecast_core.rungs.frames import published
-from forecast_core.segments import SegmentPolicy
+from forecast_core.segments import RUNGS, SegmentPolicy
 
 PERIOD_DAYS = 28  # costs and values of the levers are per so many days
 
@@ -297,8 +297,7 @@ class _Options:
                 errors.append(self._error_of(run))
                 longer = self._cost(now, cadence=level + 1)
                 out.append(("retrain_less", level, longer, float(np.mean(errors))))
-        order = ["floor", "statistical", "gbm", "neural"]
-        below = [r for r in reversed(order[: order.index(rung)]) if r in self.runs]
+        below = [r for r in reversed(RUNGS[: RUNGS.index(rung)]) if r in self.runs]
         for level, simpler in enumerate(below, start=1):
             run = self.runs[simpler]
             if run.rows.join(self.own.select(KEY), on=list(KEY), how="semi").is_empty():

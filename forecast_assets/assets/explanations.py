@@ -9,6 +9,7 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
+from forecast_assets.ladder import NOTHING_LEARNT
 from forecast_assets.partitions import (
     ANY_PARTITION,
     CUTOFF_STORE,
@@ -77,7 +78,8 @@ def prediction_explanations(
         context.log.info(f"{cutoff}: {coverage}")
         for row in forecasters.latest(cutoff, by=["segment_group"]).iter_rows(named=True):
             members = chosen.filter(segment_group=row["segment_group"])
-            if row["rung"] != "gbm" or members.is_empty():
+            learnt = row["rung"] == "gbm" and row["artefact"] != NOTHING_LEARNT
+            if not learnt or members.is_empty():
                 continue
             model = gbm.Model(row["artefact"])
             for (store_id,), own in members.partition_by("store_id", as_dict=True).items():

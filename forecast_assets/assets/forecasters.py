@@ -1,19 +1,17 @@
 """Forecasters: one for each segment group, trained on what was known at the as-of day.
 
-Belongs here: gathering examples store by store and keeping the fitted text. Does not: any model
-(`forecast_core.rungs`).
+Belongs here: gathering examples store by store and keeping the fitted text. Does not: how a
+rung is fitted (`forecast_assets.ladder`).
 """
 
 import hashlib
 import json
-from dataclasses import replace
 from datetime import date
 
 import dagster as dg
 import polars as pl
 
-from forecast_assets.champions import champions
-from forecast_assets.networks import fit_network
+from forecast_assets.ladder import LADDER, NOTHING_LEARNT, Training
 from forecast_assets.partitions import (
     ALIGNMENT,
     ANY_PARTITION,
@@ -22,10 +20,10 @@ from forecast_assets.partitions import (
     SPREAD,
 )
 from forecast_assets.past import past_of
-from forecast_core import alignment, backtest, calibration
+from forecast_core import alignment, calibration
 from forecast_core.backtest import Past
 from forecast_core.cells import Cells
-from forecast_core.rungs import gbm, statistical
+from forecast_core.rungs.gbm import LEVELS, Fitted
 from forecast_core.schema import TABLES
 from forecast_core.segments import SegmentPolicy, served
 from forecast_core.settlement import Share
@@ -34,7 +32,6 @@ from resources.meter import Meter, metered
 from resources.meter_share import Laps
 from resources.table_view import TableView
 
-SALES = ["item_id", "date", "units", "sell_price", "on_sale"]
 TOTALS = ["date", "store_id", "state_id", "dept_id", "units"]
 
 
@@ -67,23 +64,19 @@ def forecasters(
     laps = Laps(meter, context, "fit_seconds")
     past = past_of(cleaned_sales, feature_sales, raw_calendar, span.frequency.step)
 
-    def fit(name: str, members: pl.DataFrame) -> gbm.Fitted:
+    def fit(name: str, members: pl.DataFrame) -> Fitted:
         if name == ALIGNMENT:
             if span.frequency.weekly:  # a shape is of weekdays
-                return gbm.Fitted(alignment.Shapes((), (), {}, {}).to_bytes(), {"stores": 0.0})
+                return Fitted(alignment.Shapes((), (), {}, {}).to_bytes(), {"stores": 0.0})
             return _shapes(cleaned_sales, raw_calendar, segments, cutoff, settings.horizon)
         if name == SPREAD:
             return _spread(past, segments, cutoff, span.days(settings.horizon), segment_policy)
         group = segment_policy.group(name)
-        if group.rung == "gbm" and not members.is_empty():
-            spec = gbm.GbmSpec.of_size(group.features, members.height)
-            spec = replace(spec, **champions(settings, name))
-            return backtest.fit_gbm(past, members, cutoff, span.days(settings.horizon), spec)
-        if group.rung == "neural":
-            return fit_network(cleaned_sales, members, cutoff, span.days(settings.horizon))
-        if group.rung == "statistical":
-            return _chosen(members, cleaned_sales, cutoff)
-        return gbm.Fitted(b'{"kind": "floor"}', {"series": float(members.height)})
+        if group.rung not in LADDER:
+            return Fitted(NOTHING_LEARNT, {"series": float(members.height)})
+        days = span.days(settings.horizon)
+        asked = Training(group, cutoff, days, past, cleaned_sales, settings)
+        return LADDER[group.rung].fit(asked, members)
 
     rows = []
     for name in context.partition_keys:
@@ -109,11 +102,11 @@ def forecasters(
 
 def _spread(
     past: Past, segments: pl.DataFrame, cutoff: date, horizon: int, policy: SegmentPolicy
-) -> gbm.Fitted:
+) -> Fitted:
     """How demand scatters around forecasts, calibrated on the last weeks of some stores."""
-    trial = calibration.trial(past, segments.select(gbm.LEVELS), cutoff, horizon, policy)
+    trial = calibration.trial(past, segments.select(LEVELS), cutoff, horizon, policy)
     drivers = {**trial.drivers, "pairs": float(trial.pairs.height)}
-    return gbm.Fitted(calibration.spreads(trial.pairs).to_bytes(), drivers)
+    return Fitted(calibration.spreads(trial.pairs).to_bytes(), drivers)
 
 
 def _shapes(
@@ -122,7 +115,7 @@ def _shapes(
     segments: pl.DataFrame,
     cutoff: date,
     horizon: int,
-) -> gbm.Fitted:
+) -> Fitted:
     """What store-departments showed, to which forecasts are aligned."""
     totals = [
         alignment.node_totals(
@@ -133,21 +126,4 @@ def _shapes(
         for store_id in segments["store_id"].unique().sort()
     ]
     shapes = alignment.learn(pl.concat(totals), calendar, cutoff, horizon)
-    return gbm.Fitted(shapes.to_bytes(), {"stores": float(len(totals))})
-
-
-def _chosen(members: pl.DataFrame, cleaned_sales: TableView, cutoff: date) -> gbm.Fitted:
-    """The statistical method for each demand class, judged on the last weeks of every store."""
-    errors: dict[str, dict[str, tuple[float, int]]] = {}
-    for (store_id,), series in members.partition_by("store_id", as_dict=True).items():
-        window = Cells(cutoff, cutoff, (str(store_id),)).back(statistical.HISTORY_DAYS)
-        classes = dict(series.select("item_id", "demand_class").iter_rows())
-        for demand, of in statistical.trial(
-            cleaned_sales.frame(window, SALES), classes, cutoff
-        ).items():
-            held = errors.setdefault(demand, {})
-            for method, (total, days) in of.items():
-                so_far, counted = held.get(method, (0.0, 0))
-                held[method] = (so_far + total, counted + days)
-    methods = statistical.choose(errors)
-    return gbm.Fitted(statistical.artefact(methods), {"series": float(members.height)})
+    return Fitted(shapes.to_bytes(), {"stores": float(len(totals))})

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from forecast_assets.networks import Networks
+from forecast_assets.ladder import LADDER, NOTHING_LEARNT, SALES, Asked, Serving
 from forecast_assets.newcomers import Newcomers
 from forecast_assets.partitions import (
     ALIGNMENT,
@@ -30,7 +30,7 @@ from forecast_core.closures import nothing_when_shut
 from forecast_core.known_ahead import CLOSED
 from forecast_core.prices import daily_prices
 from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantiles
-from forecast_core.rungs import floor, gbm, granted, statistical
+from forecast_core.rungs import floor, granted
 from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
 from forecast_core.segments import Rung, SegmentPolicy, served
@@ -42,9 +42,7 @@ from resources.meter_share import Laps
 from resources.partition_keys import decode
 from resources.table_view import TableView
 
-SALES = ["item_id", "date", "units", "on_sale"]
 TOTALS = ["date", "store_id", "state_id", "dept_id", "units"]
-UPGRADES = ("gbm", "statistical")
 FLOOR_REASON = "floor: published before any upgrade"
 
 
@@ -129,9 +127,8 @@ def prediction_daily(
     cells = _cells(context)
     terms = terms_of(context.instance, context.run)
     laps = Laps(meter, context, "predict_seconds")
-    models: dict[bytes, gbm.Model] = {}  # read once, used for every store
     rungs = {group.name: group.rung for group in segment_policy.content.groups}
-    networks = Networks(cleaned_sales)
+    serving = Serving(cleaned_sales, feature_sales, raw_prices, demand_segments, raw_calendar)
     newcomers = Newcomers(cleaned_sales)
     closing = CLOSED in raw_prices.columns()
 
@@ -162,24 +159,10 @@ def prediction_daily(
                 continue
             reach = segment_policy.group(row["segment_group"]).horizon or settings.horizon
             reach = min(span.days(reach), horizon)
-            if row["rung"] == "gbm":
-                artefact = row["artefact"]
-                if artefact not in models:
-                    models[artefact] = gbm.Model(artefact)
-                model = models[artefact]
-                prices = daily_prices(raw_prices.frame(planned), ahead.first, ahead.last)
-                rows = model.predict(
-                    feature_sales.frame(today), prices, members, raw_calendar, cutoff, reach
-                )
-            elif row["rung"] == "statistical":
-                sales = cleaned_sales.frame(today.back(statistical.HISTORY_DAYS), SALES)
-                classes = dict(members.select("item_id", "demand_class").iter_rows())
-                rows = statistical.predict(row["artefact"], sales, classes, cutoff, reach)
-            elif row["rung"] == "neural":
-                everyone = demand_segments.latest(cutoff).filter(segment_group=row["segment_group"])
-                rows = networks.forecast(row["artefact"], everyone, store_id, cutoff, horizon)
-            else:
+            if row["rung"] not in LADDER or row["artefact"] == NOTHING_LEARNT:
                 continue
+            asked = Asked(serving, row["segment_group"], store_id, cutoff, reach, horizon)
+            rows = LADDER[row["rung"]].forecast(asked, row["artefact"], members)
             rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=reach))
             better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
             laps.lap(shares[row["segment_group"]])
@@ -220,7 +203,7 @@ def _shares(segments: pl.DataFrame, forecasters: pl.DataFrame, store_id: str) ->
         for group, rung, version in forecasters.select(
             "segment_group", "rung", "version"
         ).iter_rows()
-        if rung in UPGRADES
+        if rung in LADDER
     }
     return {
         group: Share(*versions.get(group, ("floor", None)), group, store_id, members)

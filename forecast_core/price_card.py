@@ -13,7 +13,9 @@ from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from typing import Any
 
-TIERS = ("hot", "warm", "cold")
+from forecast_core.tiers import Tier
+
+TIERS = tuple(tier.value for tier in Tier)
 DEFAULT_ENVIRONMENT = "default"
 
 _FLAT = ("vcpu_s", "gib_s", "gpu_s", "transfer_gib")

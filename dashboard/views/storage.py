@@ -37,7 +37,8 @@ def _stored(live: Live) -> None:
     told: list[tuple[str, str, str | None]] = [
         ("Stored", size(whole), f"{counted:,} rows in {int(rows['files'].sum()):,} files")
     ]
-    told += [(tier, size(by.get(tier, 0)), None) for tier in charts.TIERS]
+    tiers = dict.fromkeys((*charts.TIERS, *sorted(by)))
+    told += [(tier, size(by.get(tier, 0)), None) for tier in tiers]
     figures(told)
     order = rows.group_by("table").agg(pl.col("bytes").sum()).sort("bytes", descending=True)
     names = order["table"].to_list()

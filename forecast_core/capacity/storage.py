@@ -41,8 +41,10 @@ def measured(
     """Bytes a series and day from what is stored now by tier, under those ages.
 
     A tier that holds nothing yet takes what the next younger one has: no saving is promised that
-    was not seen.
+    was not seen. What lies deeper than the plan's tiers is planned as the deepest of them.
     """
+    deeper = sum(size for tier, size in stored.items() if tier not in TIERS)
+    stored = {**stored, TIERS[-1]: stored.get(TIERS[-1], 0.0) + deeper}
     spans = dict(zip(TIERS, _spans(days, hot, warm), strict=True))
     each: dict[str, float] = {}
     before = 0.0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from documents import ROOT, commands
 from typer.testing import CliRunner
 
 from forecast_assets.cli import app
@@ -14,13 +15,8 @@ from forecast_core.regressions import detect
 from resources import Settings
 from resources.incident_store import IncidentStore
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "monitoring.md"
+GUIDE = ROOT / "docs" / "monitoring.md"
 RUN = CliRunner()
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r"```\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    return [line for b in blocks for line in b.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +24,9 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("FORECAST_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("FORECAST_LEDGER_URL", raising=False)
     named: dict[str, str] = {}
-    ran = commands()
+    ran = commands(GUIDE)
     assert len(ran) == 13
-    for line in ran:
+    for line in (command.text for command in ran):
         for name, value in named.items():
             line = line.replace(f"${name}", value)
         program, *arguments = shlex.split(line)

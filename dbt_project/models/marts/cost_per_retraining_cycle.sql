@@ -1,5 +1,4 @@
--- What each retraining cycle cost, from the first row landed to the last forecast published. The
--- columns by pipeline sum to `billed_cost` (a test holds that).
+-- What each retraining cycle cost, from the first row landed to the last forecast published.
 with retraining as (
     select distinct environment, cycle
     from {{ ref('stg_charges') }}
@@ -13,7 +12,7 @@ select
     count(distinct run_id) as runs,
     {% for pipeline in [
         'ingest', 'features', 'training', 'tuning', 'backtest', 'inference', 'reconciliation',
-        'monitoring', 'storage', 'unattributed', 'idle', 'overhead',
+        'monitoring', 'idle', 'overhead',
     ] %}
     coalesce(sum(billed_cost) filter (where pipeline = '{{ pipeline }}'), 0)
         as {{ pipeline }}_cost,

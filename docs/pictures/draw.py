@@ -1,0 +1,26 @@
+"""The README's pictures from the screenshots of `make e2e`: cut to the first screen, few colours.
+
+    python docs/pictures/draw.py
+
+What they show is the dashboard on generated data, never a row of anybody's sales.
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+SHOTS = HERE.parents[1] / "out" / "screenshots"
+LEFT, TOP, RIGHT, BOTTOM = 300, 90, 1440, 1110  # without the list of pages
+
+
+def main() -> None:
+    """Write light.png and dark.png beside this file."""
+    for scheme in ("light", "dark"):
+        with Image.open(SHOTS / f"dashboard today {scheme}.png") as shot:
+            first = shot.convert("RGB").crop((LEFT, TOP, RIGHT, min(BOTTOM, shot.height)))
+            first.quantize(160).save(HERE / f"{scheme}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,8 @@ from forecast_assets.commands import (
     stores,
 )
 
+PACKAGES = ("forecast_core", "resources", "forecast_assets")
+
 app = typer.Typer(
     help="Forecast every item in every store, on budget.",
     no_args_is_help=True,
@@ -54,7 +56,18 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if not type(error).__module__.startswith(("forecast_core", "resources", "forecast_assets")):
+        if not _ours(error):
             raise
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
+
+
+def _ours(error: Exception) -> bool:
+    """An error of a type of our own, or a ValueError that our own code raised."""
+    if type(error).__module__.startswith(PACKAGES):
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    raised_in = str(frame.tb_frame.f_globals.get("__name__", "")) if frame is not None else ""
+    return type(error) is ValueError and raised_in.startswith(PACKAGES)

@@ -259,7 +259,8 @@ def rollover(
         tier = policy.owner(part.last, as_of)
         if tier.depth <= part.tier.depth:
             continue
-        stay = next((s for s in stays if s.covers(part)), None)
+        covering = (s for s in stays if s.covers(part))
+        stay = max(covering, key=lambda s: s.until, default=None)  # one in force goes before
         held = next((hold for hold in holds if hold.over(part)), None)
         if held:
             waiting.append(Waiting(part, f"legal hold {held.name}: {held.reason}"))
@@ -271,6 +272,18 @@ def rollover(
             age = (as_of - part.last).days
             due.append(Due(part, tier, "move", f"{age} days old: {tier} owns that age"))
     return due, waiting
+
+
+def returns(
+    parts: Sequence[Part],
+    policy: TierPolicy,
+    as_of: date,
+    holds: Sequence[Hold] = (),
+    stays: Sequence[Stay] = (),
+) -> dict[Part, Due]:
+    """The parts whose stay is over and that may go back to the tier that owns their age."""
+    due, _ = rollover(parts, policy, as_of, holds, stays)
+    return {one.part: one for one in due if one.kind == "return"}
 
 
 def compaction(

@@ -17,7 +17,7 @@ from datetime import date, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from forecast_core.lifecycle import Part
+from forecast_core.lifecycle import Due, Kind, Part
 from forecast_core.price_card import Rates
 from forecast_core.tiers import Tier
 
@@ -220,6 +220,7 @@ class Placed:
     move_cost: float
     pays_from: date | None
     reason: str
+    kind: Kind = "move"
 
     @property
     def moves(self) -> bool:
@@ -236,8 +237,12 @@ def place(
     shrink: Mapping[Tier, float] = SHRINK,
     held_days: float = 0.0,
     unplanned_a_day: float = 0.0,
+    back: Due | None = None,
 ) -> Placed:
-    """The cheapest tier for a part from now on, and why; the same tier where moving costs more."""
+    """The cheapest tier for a part from now on, and why; the same tier where moving costs more.
+
+    `back`: the return of a rehydrated part, made whatever it saves.
+    """
     mine = [reader for reader in readers if reader.table == part.table]
     of = {tier: shrink.get(tier, min(shrink.values())) for tier in TIERS}  # a new tier packs best
     sizes = {tier: part.bytes * of[tier] / of[part.tier] for tier in TIERS}
@@ -249,6 +254,10 @@ def place(
     here = TIERS.index(part.tier)
     staying = cost_of(costs, reads, [here] * steps, part.tier, held_days)
     chosen = int(course.tiers[0])
+    if back is not None:
+        chosen = TIERS.index(back.tier)
+        returned = np.full(steps, chosen)
+        course = Course(returned, cost_of(costs, reads, returned, part.tier, held_days))
     if chosen == here:
         reason = _why_stay(part, costs, reads, staying, sizes, rates, course, as_of)
         return Placed(part, part.tier, 0.0, 0.0, None, reason)
@@ -258,7 +267,10 @@ def place(
     pays = as_of + timedelta(days=int((ahead[0] + 1) * STEP_DAYS)) if ahead.size else None
     yearly = reads.sum() * 365 / HORIZON_DAYS
     reason = f"{_reads(yearly)}; a GiB-month costs {_price(rates, TIERS[chosen])} there"
-    return Placed(part, TIERS[chosen], float(gained[-1]), move, pays, reason)
+    kind: Kind = "move"
+    if back is not None:
+        reason, kind = back.reason, back.kind
+    return Placed(part, TIERS[chosen], float(gained[-1]), move, pays, reason, kind)
 
 
 def _why_stay(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from forecast_core.cells import Cells
-from forecast_core.estimate import Ask, Estimator, NoHistory, observations
+from forecast_core.estimate import OVERHEAD, Ask, Estimator, NoHistory, observations
 from forecast_core.lifecycle import Part
 from forecast_core.placement import Reader
 from forecast_core.price_card import Rates
@@ -27,7 +27,8 @@ HISTORY = timedelta(days=120)
 
 @dataclass(frozen=True)
 class BackfillQuote:
-    """What a backfill takes; `money` expected, `money_upper` at 95 %; retrieval is part of both.
+    """What a backfill takes as one run; `money` expected, `money_upper` at 95 %. Retrieval, and the
+    run's own start and end, are part of both.
 
     `basis` says what it rests on.
     """
@@ -77,6 +78,7 @@ class BackfillQuoter:
         Raises:
             ValueError: a key that is not spelt as the asset's partitions are, or no such asset.
         """
+        _check_dataset(asset)
         rows = self._rows(asset, keys)
         cold = self.cold_sources(asset, keys) if rehydrate else []
         size = sum(part.bytes for part in cold)
@@ -103,8 +105,7 @@ class BackfillQuoter:
 
     def windows(self, asset: str, keys: Sequence[str]) -> dict[str, Cells]:
         """What the asset reads of each source for those partitions: one window for all of them."""
-        if asset not in TABLES:
-            raise ValueError(f"no dataset is named {asset!r}; use one of {', '.join(TABLES)}")
+        _check_dataset(asset)
         cells = _cover(asset, keys)
         if cells is None:
             return {}
@@ -145,12 +146,18 @@ class BackfillQuoter:
         fit = self._fits[target]
         if fit is None:
             return 0.0, 0.0, "nothing was measured yet: run one partition for a quote"
-        estimate = fit.estimate(ask)
-        return (
-            estimate.expected,
-            estimate.upper,
-            f"{estimate.novelty}, {estimate.errors} runs known",
-        )
+        made = fit.estimate(ask)
+        expected, upper = made.expected, made.upper
+        run = Ask(OVERHEAD, partitions=2)  # one run: before its step and after it
+        if fit.novelty(run) != "new asset":
+            around = fit.estimate(run)
+            expected, upper = expected + around.expected, upper + around.upper
+        return expected, upper, f"{made.novelty}, {made.errors} runs known"
+
+
+def _check_dataset(asset: str) -> None:
+    if asset not in TABLES:
+        raise ValueError(f"no dataset is named {asset!r}; use one of {', '.join(TABLES)}")
 
 
 def _cover(asset: str, keys: Sequence[str]) -> Cells | None:

@@ -40,8 +40,8 @@ from resources.traffic import (
     Traffic,
     sizes_by_path,
     traffic_by_part,
+    traffic_of,
     traffic_read,
-    traffic_written,
 )
 
 # The library percent-encodes these in the paths it hands out, and no reader decodes them.
@@ -228,7 +228,7 @@ class LakeTable:
             if landed:
                 tiers[tier.value] = landed
         added = [file for done in commits for file in done.added]
-        traffic = traffic_written(added)
+        traffic = traffic_of(added)
         total = sum(file.bytes for file in added)
         return Written(rows.height, total, len(added), commits[-1].version, tiers, traffic)
 

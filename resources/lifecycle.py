@@ -33,7 +33,7 @@ from resources.s3 import ObjectClasses, is_s3
 from resources.storable import PERIOD, TIER
 from resources.storage_ledger import MoveRecord, StorageLedger
 from resources.table_files import MissingFile, files_of, sha256
-from resources.traffic import Traffic, traffic_written
+from resources.traffic import Traffic, traffic_of
 
 
 class DamagedFile(RuntimeError):
@@ -191,9 +191,9 @@ class Mover:
             and what `make` raises.
         """
         as_of = self.lake.as_of
-        self._unarchive(table, cells, until)
         if as_of is not None and until <= as_of:
             raise ValueError(f"the day of return {until} is not after {as_of}; choose a later one")
+        self._unarchive(table, cells, until)
         moved = []
         for part in parts_of(table):
             met = any(part.meets(cells.first, cells.last, s) for s in cells.stores or (None,))
@@ -249,11 +249,13 @@ class Mover:
         except _Overtaken:
             return None
         if content_of(table, cells, keys, again.version) != expected:
+            of = "".join(f" --store {owner}" for owner in (cells.stores or keys.values()))
             raise MoveFailed(
                 f"{table.table.name}: the rows of version {base_version} could not be put back: "
                 f"version {again.version} reads differently. Check the disk and the memory of this "
                 f"machine, then run `forecast lake restore {table.table.name} --version "
-                f"{base_version}` elsewhere; vacuum keeps that version until then"
+                f"{base_version} --first {cells.first} --last {cells.last}{of}`; vacuum keeps that "
+                f"version for {self.policy.vacuum_after_hours} hours"
             )
         self.record(table, again, "restore")
         return again
@@ -300,7 +302,7 @@ class _Attempt:
             sum(part.files for part in self.source),
             len(done.added),
             _traffic(self.source),
-            traffic_written(done.added),
+            traffic_of(done.added),
         )
 
     def _taken(self, handle: DeltaTable) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from forecast_core.lifecycle import Due, Part
+from forecast_core.lifecycle import Due, Part, Waiting, compaction, returns
 from forecast_core.placement import (
     STEP_DAYS,
     Placed,
@@ -45,7 +45,8 @@ def plan(
 ) -> list[Placed]:
     """What to do with every part of the tables; nothing is changed.
 
-    Parts under a legal hold, and rehydrated ones until their day of return, stay.
+    Parts under a legal hold, and rehydrated ones until their day of return, stay; after it they go
+    back to the tier of their age, once.
     """
     found: list[Placed] = []
     for table in tables:
@@ -55,6 +56,7 @@ def plan(
         known = mover.books.files(table.uri)
         holds, stays = mover.books.holds(table.uri), mover.books.stays(table.uri)
         reads = mover.books.reads(table.uri)
+        back = returns(parts, mover.policy.tiers, as_of, holds, stays)
         for part in parts:
             placed = place(
                 part,
@@ -63,6 +65,7 @@ def plan(
                 as_of,
                 held_days=_held(part, known),
                 unplanned_a_day=_unplanned(part, reads, readers, as_of),
+                back=back.get(part),
             )
             hold = next((h for h in holds if h.over(part)), None)
             stay = next((s for s in stays if s.covers(part) and as_of <= s.until), None)
@@ -74,6 +77,19 @@ def plan(
     return found
 
 
+def small_files(mover: Mover, table: LakeTable) -> tuple[list[Due], list[Waiting]]:
+    """The parts of a table that are due to be written again in fewer files, and those that wait."""
+    due: list[Due] = []
+    waiting: list[Waiting] = []
+    parts, holds = parts_of(table), mover.books.holds(table.uri)
+    for tier, rule in mover.policy.tiers.rules.items():
+        mine = [part for part in parts if part.tier is tier]
+        target = rule.target_file_mb * 2**20
+        found = compaction(mine, mover.policy.compact_files, target, holds)
+        due, waiting = due + found[0], waiting + found[1]
+    return due, waiting
+
+
 def apply(
     mover: Mover, due: Iterable[Due], said: Callable[[Moved], None] = lambda _: None
 ) -> Applied:
@@ -83,6 +99,7 @@ def apply(
     """
     moved: list[Moved] = []
     failed: list[tuple[Part, str]] = []
+    due = list(due)
     for one in due:
         try:
             made = mover.make(mover.table(one.part.table), one)
@@ -91,12 +108,24 @@ def apply(
             continue
         moved.append(made)
         said(made)
+    for name in sorted({one.part.table for one in due}):
+        _forget_stays(mover, mover.table(name))
     return Applied(tuple(moved), tuple(failed))
+
+
+def _forget_stays(mover: Mover, table: LakeTable) -> None:
+    """Once all have returned, stays that are over are forgotten: later moves are free again."""
+    as_of = mover.lake.as_of
+    if as_of is None:
+        return
+    holds, stays = mover.books.holds(table.uri), mover.books.stays(table.uri)
+    if stays and not returns(parts_of(table), mover.policy.tiers, as_of, holds, stays):
+        mover.books.end_stays(table.uri, as_of)
 
 
 def due_of(placed: Iterable[Placed]) -> list[Due]:
     """The moves of a plan."""
-    return [Due(p.part, p.tier, "move", p.reason) for p in placed if p.moves]
+    return [Due(p.part, p.tier, p.kind, p.reason) for p in placed if p.moves]
 
 
 def _stays(placed: Placed, reason: str) -> Placed:

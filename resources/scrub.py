@@ -9,8 +9,9 @@ whole, its rows are counted against the log, and it is recorded from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 import polars as pl
@@ -24,6 +25,7 @@ from resources.predicates import among
 from resources.storable import PERIOD, TIER
 from resources.storage_ledger import SCRUB, FileRecord, StorageLedger
 from resources.table_files import MissingFile, TableFiles, files_of, sha256
+from resources.traffic import Traffic, traffic_of
 
 What = Literal["changed", "missing", "unreadable"]
 
@@ -51,12 +53,13 @@ class Damage:
 
 @dataclass(frozen=True)
 class Scrubbed:
-    """What a scrub of one table saw."""
+    """What a scrub of one table saw; `traffic` by tier is what it read."""
 
     table: str
     files: int
     bytes: int
     adopted: int
+    traffic: Mapping[str, Traffic]
     damages: tuple[Damage, ...]
 
 
@@ -65,9 +68,10 @@ def scrub(table: LakeTable, books: StorageLedger) -> Scrubbed:
     handle = table.pin()
     store, known = files_of(table.uri), books.files(table.uri)
     damages: list[Damage] = []
-    adopted = size = count = 0
+    seen: list[DataFile] = []
+    adopted = 0
     for file, part in _files(table, handle, books):
-        count, size = count + 1, size + file.bytes
+        seen.append(file)
         record = known.get(file.path)
         what, digest = _look(store, file, record)
         if what is None and record is None:
@@ -77,7 +81,8 @@ def scrub(table: LakeTable, books: StorageLedger) -> Scrubbed:
                 adopted += 1
         if what is not None:
             damages.append(_damage(table, file, part, what, books))
-    return Scrubbed(table.table.name, count, size, adopted, tuple(damages))
+    size = sum(file.bytes for file in seen)
+    return Scrubbed(table.table.name, len(seen), size, adopted, traffic_of(seen), tuple(damages))
 
 
 def restore(mover: Mover, table: LakeTable, path: str) -> int:
@@ -102,6 +107,28 @@ def restore(mover: Mover, table: LakeTable, path: str) -> int:
     expected = content_of(table, cells, keys, base)
     drop(table, part)
     done = mover.put_back(table, cells, keys, base, None, expected)
+    assert done is not None, "nobody is asked whether it was overtaken"
+    return done.version
+
+
+def restore_window(
+    mover: Mover, table: LakeTable, first: date, last: date, owner: str | None, version: int
+) -> int:
+    """Put back the rows that a version had of those days and that owner (all of them when None).
+
+    Returns the version that has them again.
+
+    Raises:
+        ValueError: the table has no such version.
+        MoveFailed: what was written reads differently.
+    """
+    if not 0 <= version <= table.version():
+        raise ValueError(
+            f"{table.table.name} has no version {version}; its newest is {table.version()}"
+        )
+    cells, keys = window_of(table, first, last, owner)
+    expected = content_of(table, cells, keys, version)
+    done = mover.put_back(table, cells, keys, version, None, expected)
     assert done is not None, "nobody is asked whether it was overtaken"
     return done.version
 

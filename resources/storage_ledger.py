@@ -47,6 +47,16 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Deleted:
+    """A file deleted on purpose at `age_days`. What one vacuum deleted has one `at`."""
+
+    tier: str
+    bytes: int
+    age_days: int
+    at: datetime
+
+
+@dataclass(frozen=True)
 class MoveRecord:
     """A move as the ledger knows it; `version` None until its commit was seen."""
 
@@ -122,15 +132,18 @@ class StorageLedger:
                 where = (files.c.uri == uri) & (files.c.path == path)
                 connection.execute(sa.update(files).where(where).values(deleted_at=now))
 
-    def deleted_on(self, uri: str, day: date) -> list[tuple[str, int, int]]:
-        """Files deleted on a UTC day: tier, bytes and how many days old they were."""
+    def deleted_on(self, uri: str, day: date) -> list[Deleted]:
+        """Files deleted on a UTC day."""
         start = datetime.combine(day, time(), UTC)
         columns = (files.c.tier, files.c.bytes, files.c.recorded_at, files.c.deleted_at)
         inside = (files.c.deleted_at >= start) & (files.c.deleted_at < start + timedelta(days=1))
         with self._engine.connect() as connection:
             query = sa.select(*columns).where(files.c.uri == uri, inside)
             rows: list[tuple[Any, ...]] = [tuple(row) for row in connection.execute(query)]
-        return [(tier or "hot", size, (gone - since).days) for tier, size, since, gone in rows]
+        return [
+            Deleted(tier or Tier.HOT.value, size, (gone - since).days, _zoned(gone))
+            for tier, size, since, gone in rows
+        ]
 
     # -- moves -----------------------------------------------------------------------------
 
@@ -304,8 +317,11 @@ _COUNTED = ("reads", "files", "bytes")
 
 
 def _dated(row: dict[str, Any], column: str) -> dict[str, Any]:
-    at: datetime = row[column]
-    return {**row, column: at if at.tzinfo else at.replace(tzinfo=UTC)}  # SQLite forgets the zone
+    return {**row, column: _zoned(row[column])}
+
+
+def _zoned(at: datetime) -> datetime:
+    return at if at.tzinfo else at.replace(tzinfo=UTC)  # SQLite forgets the zone
 
 
 def open_storage_ledger(url: str) -> StorageLedger:

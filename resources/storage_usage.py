@@ -11,9 +11,10 @@ else is there (run and event store, ledger, marts, reports), charged as hot.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +27,7 @@ from resources.all_tables import ALL_TABLES, COST_STORAGE
 from resources.lake import Lake, LakeTable
 from resources.ledger import Ledger
 from resources.lifecycle import parts_of
+from resources.storage_ledger import Deleted
 from resources.table_files import files_of
 
 _LOG = "_delta_log/"
@@ -44,14 +46,16 @@ class Stored:
 
 
 def stored(lake: Lake, others: Mapping[str, Path]) -> list[Stored]:
-    """Everything of a lake, and of the folders beside it, by name."""
+    """Everything of a lake, and of the folders beside it, by name; each file once, so that of two
+    folders inside each other the outer one is without the inner."""
     found: list[Stored] = []
     for declared in ALL_TABLES:
         table = lake.table(declared)
         if table.exists():
             found += _of_table(table)
+    apart = {lake.root, *map(str, others.values())}
     for name, folder in others.items():
-        found += _of_folder(name, folder, lake.root)
+        found += _of_folder(name, folder, apart)
     return found
 
 
@@ -91,16 +95,18 @@ def _tier_in(path: str) -> str:
     return named if first != named and named in set(Tier) else Tier.HOT.value
 
 
-def _of_folder(name: str, folder: Path, lake_root: str) -> Iterator[Stored]:
+def _of_folder(name: str, folder: Path, apart: Collection[str]) -> Iterator[Stored]:
     if folder.is_file():
         yield Stored("other", name, "hot", None, 0, (folder.stat().st_size,))
         return
     sizes: list[int] = []
     for where, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if os.path.join(where, f) != lake_root]
-        for file in files:
+        folders[:] = [f for f in folders if os.path.join(where, f) not in apart]
+        for path in (os.path.join(where, file) for file in files):
+            if path in apart:
+                continue
             try:
-                sizes.append(os.stat(os.path.join(where, file)).st_size)
+                sizes.append(os.stat(path).st_size)
             except FileNotFoundError:  # a journal that came and went
                 continue
     if sizes:
@@ -112,20 +118,20 @@ def usage(
     day: date,
     rates: Rates,
     pipelines: Mapping[str, str],
-    early: Iterable[tuple[str, str, int, int]] = (),
+    gone: Mapping[str, Sequence[Deleted]] | None = None,
 ) -> pl.DataFrame:
     """A day of what is stored, as rows of `COST_STORAGE`.
 
-    `early`: files deleted that day (table, tier, bytes, age in days).
+    `gone`: the files deleted that day, by table.
     """
     rows = []
     for item in held:
         money = storage_charge(item.sizes, item.tier, day, rates).cost
         rows.append(_row(item, day, float(money), rates, pipelines))
-    for table, tier, size, age in early:
-        owed = early_deletion_charge(size, tier, age, day, rates).cost
-        item = Stored("early", table, tier, None, 0, (size,))
-        rows.append(_row(item, day, float(owed), rates, pipelines))
+    for table, files in (gone or {}).items():
+        for file in files:
+            item = Stored("early", table, file.tier, None, 0, (file.bytes,))
+            rows.append(_row(item, day, float(_owed(file, day, rates).cost), rates, pipelines))
     frame = pl.DataFrame(rows, schema=COST_STORAGE.schema, orient="row")
     by = ["date", "kind", "table", "storage_tier", "store_id", "pipeline", "currency"]
     summed = frame.group_by(by).agg(pl.col("files", "bytes", "rows", "money").sum())
@@ -153,16 +159,53 @@ def charge(
     by: dict[tuple[str, str, str], list[int]] = {}
     for item in held:
         by.setdefault((item.kind, item.table, item.tier), []).extend(item.sizes)
-    start = datetime.combine(day, time(), UTC)
     rows = []
     for (kind, table, tier), sizes in by.items():
-        line: Charge = storage_charge(sizes, tier, day, rates)
-        if not line.quantity:
-            continue
-        owner = Owner(environment=environment, pipeline="storage", asset=table)
         # Live files keep the name that they have always been charged under.
-        of = table if kind == "live" else f"{kind}:{table}"
-        name = f"{environment}:storage:{of}:{day}"
-        settled = Settlement(name, owner, start, start + timedelta(days=1), Usage())
-        rows.append(charge_row(settled, rates, line, owner, "whole"))
+        name = f"{table}:{day}" if kind == "live" else f"{kind}:{table}:{day}"
+        rows += _charged(
+            storage_charge(sizes, tier, day, rates), name, table, day, rates, environment
+        )
     return ledger.append(rows)
+
+
+def charge_early(
+    ledger: Ledger,
+    gone: Mapping[str, Sequence[Deleted]],
+    day: date,
+    rates: Rates,
+    environment: str,
+) -> int:
+    """Charge what the files deleted on a day still owed of their minimum duration; rows written.
+
+    What one vacuum took of a table and tier is one charge, so whoever asks again later in the day
+    charges only what was deleted since.
+    """
+    owed: dict[tuple[str, datetime, str], list[Charge]] = {}
+    for table, files in gone.items():
+        for file in files:
+            owed.setdefault((table, file.at, file.tier), []).append(_owed(file, day, rates))
+    rows = []
+    for (table, at, _), lines in owed.items():
+        line = replace(lines[0], quantity=sum((one.quantity for one in lines), Decimal(0)))
+        name = f"early:{table}:{at.isoformat()}"
+        rows += _charged(line, name, table, day, rates, environment)
+    return ledger.append(rows)
+
+
+def _owed(file: Deleted, day: date, rates: Rates) -> Charge:
+    return early_deletion_charge(file.bytes, file.tier, file.age_days, day, rates)
+
+
+def _charged(
+    line: Charge, name: str, table: str, day: date, rates: Rates, environment: str
+) -> list[dict[str, object]]:
+    """The row of a day of one price-list line; none where nothing was stored or owed."""
+    if not line.quantity:
+        return []
+    start = datetime.combine(day, time(), UTC)
+    owner = Owner(environment=environment, pipeline="storage", asset=table)
+    settled = Settlement(
+        f"{environment}:storage:{name}", owner, start, start + timedelta(days=1), Usage()
+    )
+    return [charge_row(settled, rates, line, owner, "whole")]

@@ -22,7 +22,7 @@ class Traffic(NamedTuple):
     bytes: int
 
 
-def traffic_written(files: Iterable[DataFile]) -> dict[str, Traffic]:
+def traffic_of(files: Iterable[DataFile]) -> dict[str, Traffic]:
     """By tier; a table that is not cut has none and counts as hot."""
     return _by_tier((file.partition.get(TIER), file.bytes) for file in files)
 

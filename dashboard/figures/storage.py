@@ -57,8 +57,7 @@ def stored(live: Live) -> pl.DataFrame:
 
 def charged(live: Live) -> pl.DataFrame:
     """The mart of storage charges: day, table, gib, cost, tier (upkeep: the work of keeping it)."""
-    query = """select charge_date as day, table_name as "table", gib, billed_cost as cost,
-        case tier when '' then 'upkeep' else tier end as tier
+    query = """select charge_date as day, table_name as "table", gib, billed_cost as cost, tier
         from storage_by_tier where environment = ? order by day, "table", tier"""
     place = live.settings.environment
     return live.of_marts("storage", lambda: live.marts.query(query, [place]))

@@ -17,15 +17,16 @@ import polars as pl
 
 from forecast_assets.storage_reads import GraphFacts
 from forecast_core.cells import Cells
-from forecast_core.lifecycle import Due, compaction, rollover
+from forecast_core.lifecycle import Due, rollover
 from forecast_core.placement import markdown
 from resources import DataSpan, Settings
 from resources.all_tables import COST_STORAGE
 from resources.lifecycle import Moved, Mover, parts_of
 from resources.meter import Meter, metered
-from resources.placements import Applied, apply, due_of, plan
+from resources.placements import Applied, apply, due_of, plan, small_files
 from resources.scrub import scrub
-from resources.storage_usage import charge, stored, usage
+from resources.storage_ledger import Deleted
+from resources.storage_usage import charge, charge_early, stored, usage
 from resources.vacuum import vacuum
 
 MoverResource = dg.ResourceParam[Mover]
@@ -70,13 +71,11 @@ def cost_storage(
     day = date.fromisoformat(context.partition_key)
     rates = meter.card.on(day, meter.environment)
     held = stored(mover.lake, _beside(context, settings))
-    early = [
-        (table.table.name, *gone)
-        for table in mover.tables()
-        for gone in mover.books.deleted_on(table.uri, day)
-    ]
-    rows = usage(held, day, rates, graph.pipelines, early)
+    rows = usage(held, day, rates, graph.pipelines, _deleted(mover, day))
     charged = charge(meter.ledger, held, day, rates, meter.environment)
+    for due in (day - timedelta(days=1), day):  # yesterday was charged before it was over
+        dated = meter.card.on(due, meter.environment)
+        charged += charge_early(meter.ledger, _deleted(mover, due), due, dated, meter.environment)
     written = mover.lake.table(COST_STORAGE).replace(rows, Cells(day, day))
     by = {
         f"{what}/{name}": value
@@ -147,14 +146,7 @@ def storage_compaction(
     context: dg.AssetExecutionContext, config: Apply, mover: MoverResource, meter: MeterResource
 ) -> dg.MaterializeResult[None]:
     """Small files of a part written again as one, in the same tier."""
-    due: list[Due] = []
-    for table in mover.tables():
-        holds = mover.books.holds(table.uri)
-        rules = mover.policy.tiers.rules
-        for tier, rule in rules.items():
-            parts = [part for part in parts_of(table) if part.tier is tier]
-            target = rule.target_file_mb * 2**20
-            due += compaction(parts, mover.policy.compact_files, target, holds)[0]
+    due = [one for table in mover.tables() for one in small_files(mover, table)[0]]
     return _made(context, mover, meter, due[: config.limit], config.apply)
 
 
@@ -169,7 +161,9 @@ def storage_scrub(
     damages = [damage for one in seen for damage in one.damages]
     for damage in damages:
         context.log.error(damage.message)
-    meter.read(context, sum(one.bytes for one in seen), sum(one.files for one in seen))
+    for one in seen:
+        for tier, fetched in one.traffic.items():  # a look at a cold file is a retrieval too
+            meter.read(context, fetched.bytes, fetched.files, tier)
     lines = ["| file | part | what | remedy |", "|---|---|---|---|"]
     lines += [f"| {d.path} | {d.partition} | {d.what} | {d.remedy} |" for d in damages]
     return dg.MaterializeResult(
@@ -253,11 +247,17 @@ def _by_age(mover: Mover, as_of: date) -> list[Due]:
     return due
 
 
+def _deleted(mover: Mover, day: date) -> dict[str, list[Deleted]]:
+    """The files deleted on a day, by table."""
+    return {table.table.name: mover.books.deleted_on(table.uri, day) for table in mover.tables()}
+
+
 def _beside(context: dg.AssetExecutionContext, settings: Settings) -> dict[str, Path]:
-    """What else lies under the data root: by name, without the lake itself."""
-    found = {path.name: path for path in settings.state_dir.glob("*")}
-    home = Path(context.instance.root_directory)
-    if home.is_dir():
+    """What else lies under the data root, and Dagster's own store: by name."""
+    state = settings.state_dir.resolve()
+    found = {path.name: path for path in state.glob("*")}
+    home = Path(context.instance.root_directory).resolve()
+    if home.is_dir() and home not in found.values():
         found["dagster"] = home
     return found
 

@@ -135,15 +135,10 @@ def rehydrate(
 @app.command("compact")
 def compact(table: TableName, apply: Apply = False) -> None:
     """Small files of a part into one."""
-    from forecast_core.lifecycle import compaction
     from resources import placements
-    from resources.lifecycle import parts_of
 
     mover = _mover()
-    held = _table(mover, table)
-    target = max(rule.target_file_mb for rule in mover.policy.tiers.rules.values()) * 2**20
-    holds = mover.books.holds(held.uri)
-    due, waiting = compaction(parts_of(held), mover.policy.compact_files, target, holds)
+    due, waiting = placements.small_files(mover, _table(mover, table))
     for one in due:
         typer.echo(f"{one.part.name}: {one.reason}")
     for held_back in waiting:
@@ -174,13 +169,26 @@ def scrub_table(
 
 
 @app.command("restore")
-def restore_file(table: TableName, path: Annotated[str, typer.Argument(help="A file.")]) -> None:
-    """Put back the rows of a damaged file from the version that it was made from."""
-    from resources.scrub import restore
+def restore_rows(
+    table: TableName,
+    path: Annotated[str | None, typer.Argument(help="A damaged file, as scrub names it.")] = None,
+    version: Annotated[int | None, typer.Option(help="Instead: rows as this version had.")] = None,
+    first: Day = None,
+    last: Day = None,
+    store: Store = None,
+) -> None:
+    """Put back the rows of a damaged file, or those that a version had from --first to --last."""
+    from resources.scrub import restore, restore_window
 
     mover = _mover()
-    version = restore(mover, _table(mover, table), path)
-    typer.echo(f"{table}: its rows are back in version {version}")
+    held = _table(mover, table)
+    if path is not None and version is None:
+        now = restore(mover, held, path)
+    elif path is None and version is not None and first and last:
+        now = restore_window(mover, held, _day(first), _day(last), store, version)
+    else:
+        raise typer.BadParameter("give a file, or --version with --first and --last")
+    typer.echo(f"{table}: its rows are back in version {now}")
 
 
 @app.command("drop")

@@ -130,8 +130,10 @@ def _keys(asset: str, partitions: str) -> list[str]:
     import dagster as dg
 
     from forecast_assets.definitions import defs
+    from forecast_core.schema import TABLES
+    from resources.partition_keys import decode
 
-    first, last = _ends(partitions)
+    ends = first, last = _ends(partitions)
     key = dg.AssetKey(asset)
     graph = defs.resolve_asset_graph()
     if not graph.has(key):
@@ -139,6 +141,9 @@ def _keys(asset: str, partitions: str) -> list[str]:
     cut = graph.get(key).partitions_def
     if cut is None:
         raise typer.BadParameter(f"{asset} has no partitions: materialize it as a whole")
+    if asset in TABLES:
+        for end in ends:  # Dagster's own complaint about a key is a traceback
+            decode([end], TABLES[asset].cut)
     with (
         dg.DagsterInstance.get() as instance,
         dg.partition_loading_context(dynamic_partitions_store=instance),

@@ -113,6 +113,28 @@ def test_an_item_store_bears_its_cell_and_its_part_of_the_rest(tmp_path: Path) -
     assert _marts(tmp_path / "marts.duckdb") == [("inference", 2 * tiny)]
 
 
+def test_storage_and_a_cycle_are_what_they_are_made_of(tmp_path: Path) -> None:
+    """Stored bytes by tier and the work on them apart; a cycle that also looked after storage."""
+    rows = _charges([Decimal(n) for n in (1, 2, 4, 8)]).with_columns(
+        x_pipeline=pl.Series(["storage", "storage", "storage", "training"]),
+        x_asset=pl.Series(["raw_sales", "storage_scrub", "storage_scrub", "forecasters"]),
+        x_cycle=pl.Series([None, "c", "c", "c"]),
+        SkuId=pl.Series(["gib_month/cold", "vcpu_s", "retrieval_gib/cold", "vcpu_s"]),
+        PricingQuantity=pl.Series([Decimal(2)] * 4).cast(pl.Decimal(38, 9)),
+    )
+    Lake(tmp_path / "lake").table(COST_LEDGER).replace(rows, Cells(DAY, DAY))
+    built = _dbt(tmp_path, tmp_path / "lake", "build")
+    assert built.returncode == 0, built.stdout[-2000:]
+    with duckdb.connect(str(tmp_path / "marts.duckdb"), read_only=True) as marts:
+        stored = "select table_name, tier, gib, billed_cost from storage_by_tier order by 1"
+        assert marts.execute(stored).fetchall() == [
+            ("raw_sales", "cold", 2.0 * 31, 1),
+            ("storage_scrub", "upkeep", 0.0, 6),
+        ]
+        cycle = "select training_cost, storage_cost, billed_cost from cost_per_retraining_cycle"
+        assert marts.execute(cycle).fetchall() == [(8, 6, 14)]
+
+
 def test_a_ledger_of_an_older_version_still_builds(tmp_path: Path) -> None:
     """Its files lack the newest columns; they have no value there."""
     new = ("x_series", "x_rows", "x_code_version", "x_config_version")
@@ -151,7 +173,8 @@ def test_the_demo_filled_every_mart(finished) -> None:
         assert served == (True, True, 2)
         assert one("select bool_and(fva_wape_per_unit_cost * fva_wape >= 0) from value_per_cost")[0]
         assert one("select count(*) > 5 from value_per_cost") == (True,)
-        assert one("select count(distinct tier) from storage_by_tier") == (3,)
+        tiers = marts.execute("select distinct tier from storage_by_tier order by 1").fetchall()
+        assert tiers == [("hot",), ("upkeep",), ("warm",)]
         dearest = "select asset from high_cost_operations where kind = 'retrain' order by place"
         assert one(dearest) == ("forecasters",)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from forecast_assets.jobs_storage import CHECKS
 from forecast_assets.storage_reads import READS, GraphFacts, declared, readers
 from forecast_core.cells import Cells
 from forecast_core.content import content_hash
-from forecast_core.lifecycle import Hold, LifecyclePolicy
+from forecast_core.cost import early_deletion_charge
+from forecast_core.lifecycle import Due, Hold, LifecyclePolicy
 from forecast_core.tiers import Tier
 from resources import DataSpan, Settings
 from resources.lake import Lake
@@ -23,6 +24,7 @@ from resources.late_books import LateBooks
 from resources.lifecycle import Mover, parts_of
 from resources.meter import Meter
 from resources.storage_ledger import StorageLedger
+from resources.storage_usage import stored
 
 AS_OF = date(2017, 12, 31)
 ASSETS = [
@@ -180,6 +182,47 @@ def test_a_day_of_storage_is_rows_charges_and_metadata(lake: Lake, instance, res
     repeated = storage_lines.filter(~pl.col("x_asset").is_in(fresh))
     assert repeated["x_charge_set"].is_unique().all(), "a day is charged once"
     assert again["charges"] <= len(fresh) * 3
+
+
+def test_a_scrub_of_cold_files_is_charged_as_retrieval(lake: Lake, instance, resources) -> None:
+    run(instance, resources, "storage_rollover", {"by": "age", "apply": True})
+    cold = sum(part.bytes for part in parts_of(lake.table("raw_prices")))
+    run(instance, resources, "storage_scrub")
+    charges = resources["meter"].ledger.charges()
+    mine = charges.filter(x_asset="storage_scrub", SkuId="retrieval_gib/cold")
+    assert float(mine["PricingQuantity"].item()) == pytest.approx(cold / 2**30, abs=1e-9)
+
+
+def test_what_deleted_files_still_owe_is_charged_once(lake: Lake, instance, resources) -> None:
+    """Files that leave the cold tier early: in the rows of the day and in the ledger alike."""
+    table, mover = lake.table("raw_prices"), resources["mover"]
+    run(instance, resources, "storage_rollover", {"by": "age", "apply": True})
+    for part in parts_of(table):
+        mover.make(table, Due(part, Tier.HOT, "move", "test"))
+    cold = [p for p in mover.books.files(table.uri).values() if p.tier == "cold"]
+    mover.books.deleted(table.uri, [cold[0].path])
+    for _ in range(2):  # a second look charges nothing again
+        run(instance, resources, "cost_storage", partition=storage.today())
+    mover.books.deleted(table.uri, [file.path for file in cold[1:]])
+    run(instance, resources, "cost_storage", partition=storage.today())
+    day = datetime.now(UTC).date()
+    rates = resources["meter"].card.on(day, "dev")
+    owed = sum(early_deletion_charge(f.bytes, "cold", 0, day, rates).cost for f in cold)
+    charges = resources["meter"].ledger.charges()
+    early = charges.filter(pl.col("x_charge_set").str.contains(":early:raw_prices:"))
+    assert early["BilledCost"].sum() == owed > 0
+    rows = lake.table(storage.COST_STORAGE).read().frame.filter(kind="early").collect()
+    assert rows["money"].sum() == pytest.approx(float(owed))
+
+
+def test_folders_inside_each_other_are_counted_once(lake: Lake, tmp_path: Path) -> None:
+    """Dagster's home may lie in the data root, or the data root in it."""
+    outer, inner = tmp_path / "outer", tmp_path / "outer" / "deep" / "inner"
+    inner.mkdir(parents=True)
+    (outer / "a").write_bytes(b"1")
+    (inner / "b").write_bytes(b"22")
+    held = {s.table: s.sizes for s in stored(lake, {"o": outer, "i": inner}) if s.kind == "other"}
+    assert held == {"o": (1,), "i": (2,)}
 
 
 def test_assets_declare_their_reads() -> None:

@@ -1,5 +1,6 @@
 """A quote names what a backfill takes before it runs; cold sources are brought up once."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 from forecast_core.cells import Cells
 from forecast_core.cost import Usage
-from forecast_core.lifecycle import LifecyclePolicy
+from forecast_core.lifecycle import LifecyclePolicy, Stay, rollover
 from forecast_core.placement import Reader
+from forecast_core.price_card import Rates
 from forecast_core.schema import TABLES
 from forecast_core.settlement import Owner, Settlement, ledger_rows
 from forecast_core.tiers import Tier
@@ -17,6 +19,7 @@ from resources.backfill_quotes import BackfillQuoter
 from resources.lake import Lake
 from resources.ledger import Ledger, open_ledger
 from resources.lifecycle import Mover, parts_of
+from resources.placements import apply, due_of, plan
 from resources.price_card import load_price_card
 from resources.storage_ledger import StorageLedger
 
@@ -50,10 +53,14 @@ def mover(tmp_path: Path) -> Mover:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, project_root: Path) -> Ledger:
+def rates(project_root: Path) -> Rates:
+    return load_price_card(project_root / "policies" / "price_card.yaml").on(date(2026, 1, 1))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, rates: Rates) -> Ledger:
     """Six runs of the asset, a second of CPU a partition."""
     found = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    rates = load_price_card(project_root / "policies" / "price_card.yaml").on(date(2026, 1, 1))
     now = datetime.now(UTC)
     for n in range(1, 7):
         start = now - timedelta(days=n)
@@ -67,8 +74,7 @@ def ledger(tmp_path: Path, project_root: Path) -> Ledger:
 
 
 @pytest.fixture
-def quoter(mover: Mover, ledger: Ledger, project_root: Path) -> BackfillQuoter:
-    rates = load_price_card(project_root / "policies" / "price_card.yaml").on(date(2026, 1, 1))
+def quoter(mover: Mover, ledger: Ledger, rates: Rates) -> BackfillQuoter:
     return BackfillQuoter(ledger, mover, rates, "dev", READERS)
 
 
@@ -96,6 +102,54 @@ def test_cold_sources_are_brought_up_once_for_all_partitions(
     assert {part.tier for part in parts_of(table)} == {Tier.WARM}
     assert quoter.prefetch("feature_sales", KEYS, AS_OF + timedelta(days=14)) == []
     assert quoter.quote("feature_sales", KEYS).bytes_to_rehydrate == 0
+
+
+def test_a_quote_counts_the_start_and_end_of_its_run(
+    quoter: BackfillQuoter, ledger: Ledger, mover: Mover, rates: Rates
+) -> None:
+    for n in range(1, 7):
+        start = datetime.now(UTC) - timedelta(days=n)
+        for gap in range(2):
+            around = Owner("dev", cost_class="overhead", pipeline=None, run_id=f"r{n}")
+            used = Settlement(f"o{n}:{gap}", around, start, start, Usage(cpu_s=10.0, wall_s=10.0))
+            ledger.record(*ledger_rows(used, rates))
+    again = BackfillQuoter(ledger, mover, rates, "dev", READERS)
+    before, after = (q.quote("feature_sales", KEYS) for q in (quoter, again))
+    assert after.cpu_s == pytest.approx(before.cpu_s + 20, rel=0.2)
+    assert after.money_upper > before.money_upper
+
+
+def test_what_was_rehydrated_returns_by_itself_and_once(
+    quoter: BackfillQuoter, mover: Mover, rates: Rates
+) -> None:
+    """The nightly plan goes by cost, which for small files says stay: the return is made anyway."""
+    until = AS_OF + timedelta(days=14)
+    quoter.prefetch("feature_sales", KEYS, until)
+
+    def night(as_of: date) -> list[str]:
+        lake = Lake(mover.lake.root, as_of=as_of, books=mover.books)
+        tonight = Mover(lake, mover.books, mover.policy)
+        found = plan(tonight, tonight.tables(), READERS, rates, as_of)
+        due = due_of(found)
+        assert not apply(tonight, due).failed
+        return [f"{one.kind} to {one.tier}" for one in due]
+
+    assert night(until) == []
+    assert night(until + timedelta(days=1)) == ["return to cold"] * 3
+    table = mover.table("cleaned_sales")
+    assert {part.tier for part in parts_of(table)} == {Tier.COLD}
+    assert mover.books.stays(table.uri) == []
+
+
+def test_a_later_stay_goes_before_one_that_is_over(mover: Mover) -> None:
+    (part,) = parts_of(mover.table("cleaned_sales"))
+    warm = replace(part, tier=Tier.WARM)
+    over, still = (
+        Stay(part.table, part.first, part.last, "S", Tier.WARM, AS_OF + timedelta(days=n), "test")
+        for n in (-1, 1)
+    )
+    due, waiting = rollover([warm], mover.policy.tiers, AS_OF, stays=[over, still])
+    assert (due, [w.part for w in waiting]) == ([], [warm])
 
 
 def test_what_cannot_be_quoted_says_so(quoter: BackfillQuoter, mover: Mover) -> None:

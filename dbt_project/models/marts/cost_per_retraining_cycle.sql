@@ -1,4 +1,5 @@
--- What each retraining cycle cost, from the first row landed to the last forecast published.
+-- What each retraining cycle cost, from the first row landed to the last forecast published. The
+-- columns by pipeline sum to `billed_cost` (a test holds that).
 with retraining as (
     select distinct environment, cycle
     from {{ ref('stg_charges') }}
@@ -12,7 +13,7 @@ select
     count(distinct run_id) as runs,
     {% for pipeline in [
         'ingest', 'features', 'training', 'tuning', 'backtest', 'inference', 'reconciliation',
-        'monitoring', 'idle', 'overhead',
+        'monitoring', 'storage', 'unattributed', 'idle', 'overhead',
     ] %}
     coalesce(sum(billed_cost) filter (where pipeline = '{{ pipeline }}'), 0)
         as {{ pipeline }}_cost,

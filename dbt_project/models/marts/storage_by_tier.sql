@@ -1,12 +1,13 @@
--- What storing each table cost by tier and day, and how much was stored.
+-- What storing each table cost by tier and day, and how much was stored. `upkeep` is the work of
+-- looking after it (moves, scrubs, their requests and retrievals): money without stored bytes.
 select
     environment,
     charge_date,
     asset as table_name,
-    split_part(sku, '/', 2) as tier,
+    case when sku like 'gib_month/%' then split_part(sku, '/', 2) else 'upkeep' end as tier,
     billing_currency,
-    sum(quantity) as gib_months,
-    cast(sum(quantity) as double) * max(day(last_day(charge_date))) as gib,
+    coalesce(sum(quantity) filter (where sku like 'gib_month/%'), 0) as gib_months,
+    cast(gib_months as double) * max(day(last_day(charge_date))) as gib,
     sum(billed_cost) as billed_cost
 from {{ ref('stg_charges') }}
 where pipeline = 'storage'

@@ -20,7 +20,7 @@ from forecast_assets.assets.marts import dbt_program
 from forecast_assets.layers import layer_assets
 from forecast_assets.storage_reads import GraphFacts
 from resources import Settings
-from resources.wiring import build_resources
+from resources.wiring import build_resources, executor_of
 
 
 def build_defs(
@@ -47,10 +47,7 @@ def build_defs(
             "dbt": dbt_program(),
             **(resources or {}),
         },
-        executor=dg.multiprocess_executor.configured(
-            # Preload imports only: polars or torch work in the fork server would not survive.
-            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
-        ),
+        executor=executor_of(settings, PRELOADED),
     )
 
 

@@ -105,6 +105,9 @@ def _stages(policy: Policy) -> Iterator[str]:
             if pipeline in seen:
                 yield f"stages.{name}: {pipeline} is in stage {seen[pipeline]} already"
             seen[pipeline] = name
+        step = stage.of_a_step
+        if step.cpu > stage.cpu or step.memory_gib > stage.memory_gib:
+            yield f"stages.{name}.step: asks for more than its stage has; lower it"
     for pipeline in (p for p in PIPELINES if p not in seen):
         yield f"stages: pipeline {pipeline} has no stage; name it in one"
     for kind in ("cpu", "memory_gib", "gpu"):

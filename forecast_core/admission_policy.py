@@ -117,10 +117,26 @@ class Quota(_Model):
     gpu: int = Field(default=0, ge=0)
 
 
+class StepQuota(_Model):
+    """What one step may use at most: busy cores, GiB."""
+
+    cpu: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    memory_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Stage(Quota):
-    """The room of the pipelines named, which no other pipeline may take."""
+    """The room of the pipelines named, which no other pipeline may take.
+
+    `step` is what one step of theirs may use of it; all of it, when left out.
+    """
 
     pipelines: tuple[str, ...]
+    step: StepQuota | None = None
+
+    @property
+    def of_a_step(self) -> StepQuota | Stage:
+        """What one step may use."""
+        return self.step or self
 
 
 class Budget(_Model):
@@ -305,6 +321,14 @@ class Policy:
     def stage_of(self) -> Mapping[str, str]:
         """Pipeline -> the stage whose room it uses."""
         return {p: name for name, stage in self.stages.items() for p in stage.pipelines}
+
+    def stage_name(self, pipeline: str) -> str:
+        """The stage whose room a pipeline uses; the first one for a pipeline that none names."""
+        return self.stage_of.get(pipeline, next(iter(self.stages)))
+
+    def stage_for(self, pipeline: str) -> Stage:
+        """The room of that stage."""
+        return self.stages[self.stage_name(pipeline)]
 
     def ancestors(self, name: str) -> tuple[str, ...]:
         """The parents of a budget node, nearest first (a checked tree has no cycle)."""

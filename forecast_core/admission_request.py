@@ -101,7 +101,7 @@ def request_of(facts: RunFacts, policy: Policy, quoter: Quoter | None = None) ->
     quotes = tuple(quoter.quotes(facts)) if quoter and problem is None else ()
     quotes = quotes or DefaultQuoter(policy).quotes(facts)
     first = max(quotes[0].charges, key=lambda charge: charge[1])[0] if known else ""
-    stage = policy.stage_of.get(first, next(iter(policy.stages)))
+    stage = policy.stage_name(first)
     deadline, unclear = _deadline(facts, policy)
     return Request(
         facts.run_id,

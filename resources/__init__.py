@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from forecast_core.frequency import DAILY, Frequency
 
 Environment = Literal["dev", "staging", "prod"]
+Executor = Literal["local", "ray"]
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -43,6 +44,8 @@ class Settings:
     admission_policy: Path = PROJECT_ROOT / "policies" / "admission.yaml"
     capacity_plan: Path = PROJECT_ROOT / "policies" / "capacity.yaml"
     lifecycle_policy: Path = PROJECT_ROOT / "policies" / "lifecycle.yaml"
+    executor: Executor = "local"
+    ray_address: str | None = None
     demo_series: int = 600
     demo_stores: int = 3
     demo_days: int = 730
@@ -60,14 +63,9 @@ class Settings:
             SettingsError: a value cannot be parsed, with the variable's name and the remedy.
         """
         env = os.environ if env is None else env
-        environment = env.get("FORECAST_ENV", cls.environment)
-        if environment not in get_args(Environment):
-            raise SettingsError(
-                f"FORECAST_ENV={environment!r} is unknown; use one of {get_args(Environment)}"
-            )
         as_of = env.get("FORECAST_AS_OF")
         return cls(
-            environment=environment,  # type: ignore[arg-type]  # checked just above
+            environment=_one_of(env, "FORECAST_ENV", cls.environment, Environment),
             data_root=_root(env.get("FORECAST_DATA", cls.data_root)),
             source=_source(source or env.get("FORECAST_SOURCE", cls.source)),
             m5_dir=Path(env.get("M5_DIR", cls.m5_dir)).expanduser().resolve(),
@@ -79,6 +77,8 @@ class Settings:
             admission_policy=Path(env.get("FORECAST_ADMISSION_POLICY", cls.admission_policy)),
             capacity_plan=Path(env.get("FORECAST_CAPACITY_PLAN", cls.capacity_plan)),
             lifecycle_policy=Path(env.get("FORECAST_LIFECYCLE_POLICY", cls.lifecycle_policy)),
+            executor=_one_of(env, "FORECAST_EXECUTOR", cls.executor, Executor),
+            ray_address=env.get("FORECAST_RAY_ADDRESS"),
             demo_series=_whole(env, "FORECAST_DEMO_SERIES", cls.demo_series, at_least=1),
             demo_stores=_whole(env, "FORECAST_DEMO_STORES", cls.demo_stores, at_least=1),
             demo_days=_whole(env, "FORECAST_DEMO_DAYS", cls.demo_days, at_least=60),
@@ -91,11 +91,20 @@ class Settings:
         For a command whose options override the environment: partitions are declared when the
         code location is imported, and steps may run in processes of their own.
         """
-        os.environ["FORECAST_SOURCE"] = self.source
-        os.environ["M5_DIR"] = str(self.m5_dir)
-        os.environ["FORECAST_HORIZON"] = str(self.horizon)
-        if self.as_of is not None:
-            os.environ["FORECAST_AS_OF"] = self.as_of.isoformat()
+        os.environ.update(self._chosen())
+
+    def _chosen(self) -> dict[str, str]:
+        as_of = {"FORECAST_AS_OF": self.as_of.isoformat()} if self.as_of else {}
+        return as_of | {
+            "FORECAST_SOURCE": self.source,
+            "FORECAST_HORIZON": str(self.horizon),
+            "M5_DIR": str(self.m5_dir),
+        }
+
+    def told(self) -> dict[str, str]:
+        """The variables that say which data a step on another machine works on: no secrets."""
+        where = {"FORECAST_ENV": self.environment, "FORECAST_DATA": self.data_root}
+        return where | self._chosen()
 
     @property
     def home(self) -> str:
@@ -177,6 +186,14 @@ def with_environment(text: str) -> str:
         return found
 
     return re.sub(r"\$\{(\w+)\}", value, text)
+
+
+def _one_of(env: Mapping[str, str], name: str, default: Any, choices: Any) -> Any:
+    """`choices`: a Literal."""
+    value = env.get(name, default)
+    if value not in get_args(choices):
+        raise SettingsError(f"{name}={value!r} is unknown; use one of {get_args(choices)}")
+    return value
 
 
 def _root(text: str) -> str:

@@ -156,16 +156,15 @@ class Gate:
             _write_terms(instance, run, escrow)
 
     def _terms_of(self, row: Row) -> Terms:
-        policy = self.escrow.policy
-        stage = policy.stages[policy.stage_of.get(row["pipeline"], next(iter(policy.stages)))]
+        step = self.escrow.policy.stage_for(row["pipeline"]).of_a_step
         return Terms(
             run_id=row["run_id"],
             rung=None if row["rung"] in (None, "asked") else row["rung"],
             degraded=row["code"] != "fits",
             reason=f"{row['reason']} ({row['code']})",
             money=units(row["money"]),
-            memory_gib=stage.memory_gib,
-            cpu=stage.cpu,
+            memory_gib=step.memory_gib,
+            cpu=step.cpu,
         )
 
     def within(

@@ -83,9 +83,7 @@ class MeasuredQuoter:
         charges[first] += overhead
         # A peak is that of a whole process, which may have done other work before: nobody asks for
         # more than its stage has, and who takes more is stopped in flight.
-        stage = self._policy.stages[
-            self._policy.stage_of.get(first, next(iter(self._policy.stages)))
-        ]
+        stage = self._policy.stages[self._policy.stage_name(first)]
         return Quote(
             rung,
             tuple(sorted(charges.items())),

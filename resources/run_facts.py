@@ -111,20 +111,20 @@ def _outputs(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterator[Any]:
 
 
 def _asset(key: dg.AssetKey, metadata: Mapping[str, Any]) -> AssetFacts:
-    rungs = _plain(metadata.get(RUNGS_KEY))
+    rungs = plain(metadata.get(RUNGS_KEY))
     if isinstance(rungs, str):
         rungs = [part.strip() for part in rungs.split(",")]
-    pipeline, deadline = _plain(metadata.get(PIPELINE_KEY)), _plain(metadata.get(DEADLINE_KEY))
+    pipeline, deadline = plain(metadata.get(PIPELINE_KEY)), plain(metadata.get(DEADLINE_KEY))
     return AssetFacts(
         key.to_user_string(),
         str(pipeline) if pipeline else None,
         tuple(str(rung) for rung in rungs or ()),
         str(deadline) if deadline else None,
-        int(_plain(metadata.get(GPU_KEY)) or 0),
+        int(plain(metadata.get(GPU_KEY)) or 0),
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A metadata value as it was written: definitions wrap it."""
     return value.value if isinstance(value, dg.MetadataValue) else value
 

@@ -5,7 +5,7 @@ Belongs here: which object stands behind each resource key. Does not: what they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import lru_cache, partial
 from typing import Any
@@ -17,7 +17,7 @@ from forecast_core.lever_effects import under
 from forecast_core.lifecycle import LifecyclePolicy
 from forecast_core.segments import SegmentPolicy
 from forecast_core.tiers import Tier
-from resources import DataSpan, Settings
+from resources import DataSpan, Settings, SettingsError
 from resources.coordinator import escrow_of
 from resources.decision_store import DecisionStore
 from resources.delta_io import TieredDeltaIOManager
@@ -101,6 +101,26 @@ def mover_of(settings: Settings, lake: Lake | None = None) -> Mover:
     """Who moves the parts of the lake of this environment."""
     books = open_storage_ledger(settings.ledger)
     return Mover(lake or lake_of(settings), books, lifecycle_policy_of(settings))
+
+
+def executor_of(settings: Settings, preloaded: Sequence[str]) -> dg.ExecutorDefinition:
+    """Where steps run: processes of this machine that begin with the modules named, or a cluster.
+
+    Raises:
+        SettingsError: Ray is asked for and not installed.
+        PolicyError: Ray is asked for, and the admission policy is refused.
+    """
+    if settings.executor == "local":
+        # Preload imports only: polars or torch work in the fork server would not survive.
+        fork = {"start_method": {"forkserver": {"preload_modules": list(preloaded)}}}
+        return dg.multiprocess_executor.configured({"max_concurrent": 2, **fork})
+    try:
+        from resources.ray_steps import ray_executor
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"FORECAST_EXECUTOR=ray needs {error.name}: pip install 'governed-forecasts[ray]'"
+        ) from None
+    return ray_executor(settings)
 
 
 def build_resources(settings: Settings) -> Mapping[str, Any]:

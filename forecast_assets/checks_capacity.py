@@ -1,4 +1,5 @@
-"""Asset checks of the planner: assumptions are asked again in time, reviews are held and signed.
+"""Asset checks of the planner: assumptions are asked again in time, reviews are held and signed,
+stressed nights end with every item forecast.
 
 Belongs here: flagging what is overdue. Does not: writing reviews (`forecast capacity review`).
 """
@@ -11,6 +12,8 @@ import dagster as dg
 from forecast_assets.assets.capacity import store_of
 from resources import Settings
 
+MOST_OVERSHOOT_PCT = 0.5
+ROUNDING = 1e-7
 SettingsResource = dg.ResourceParam[Settings]
 
 
@@ -48,4 +51,29 @@ def reviews_are_held(settings: SettingsResource) -> dg.AssetCheckResult:
     )
 
 
-ALL: Sequence[dg.AssetChecksDefinition] = [assumptions_are_current, reviews_are_held]
+@dg.asset_check(asset="capacity_stress")
+def stressed_nights_end_well(settings: SettingsResource) -> dg.AssetCheckResult:
+    """In the last stressed nights every item was forecast, monitoring done, no budget passed."""
+    from resources.capacity_inputs import read_plan
+    from resources.plan_store import STRESS
+
+    told = store_of(settings).notes(read_plan(settings.capacity_plan).name, STRESS)
+    rows = told[-1].details["rows"] if told else []
+    bad = [
+        row["stress"]
+        for row in rows
+        if min(row["items_forecast_pct_min"], row["monitoring_done_pct_min"]) < 100 - ROUNDING
+        or row["overshoot_pct_max"] > MOST_OVERSHOOT_PCT
+    ]
+    return dg.AssetCheckResult(
+        passed=bool(rows) and not bad,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"failing": dg.MetadataValue.json(bad), "stresses": len(rows)},
+    )
+
+
+ALL: Sequence[dg.AssetChecksDefinition] = [
+    assumptions_are_current,
+    reviews_are_held,
+    stressed_nights_end_well,
+]

@@ -39,8 +39,13 @@ publishing_job = dg.define_asset_job(
 )
 capacity_job = dg.define_asset_job(
     "capacity_job",
-    dg.AssetSelection.groups("capacity"),
+    dg.AssetSelection.groups("capacity") - dg.AssetSelection.assets("capacity_stress"),
     description="Refit what runs cost, draw the plan again, set it against what happened.",
+)
+stress_job = dg.define_asset_job(
+    "stress_job",
+    dg.AssetSelection.assets("capacity_stress"),
+    description="Tonight's plan under every stress, in the twin.",
 )
 # Watching is a job of its own: what goes wrong in it leaves serving and training alone.
 scoring_job = dg.define_asset_job("scoring_job", dg.AssetSelection.assets("eval_accuracy"))
@@ -104,6 +109,7 @@ ALL: Sequence[Job] = [
     monitoring_job,
     incidents_job,
     capacity_job,
+    stress_job,
 ]
 
 
@@ -155,4 +161,5 @@ SCHEDULES: Sequence[dg.ScheduleDefinition] = [
         default_status=dg.DefaultScheduleStatus.RUNNING,
     ),
     dg.ScheduleDefinition(name="weekly_capacity", job=capacity_job, cron_schedule="0 8 * * 1"),
+    dg.ScheduleDefinition(name="nightly_stress", job=stress_job, cron_schedule="0 21 * * *"),
 ]

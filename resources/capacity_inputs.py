@@ -21,7 +21,7 @@ from forecast_core.capacity.storage import Bytes, measured
 from forecast_core.capacity.stress import CALM, Stress
 from forecast_core.price_card import Rates as Prices
 from resources import Settings
-from resources.ledger import open_ledger
+from resources.ledger import Ledger, open_ledger
 from resources.policies import load_policy
 from resources.price_card import load_price_card
 
@@ -96,8 +96,16 @@ def fitted(settings: Settings, plan: Plan, until: date | None = None) -> Rates:
     if not _has_ledger(settings):
         return Rates()
     last = until or datetime.now(UTC).date()
-    steps = open_ledger(settings.ledger).settlements(first=last - HISTORY, last=last)
+    steps = steps_of(open_ledger(settings.ledger), last - HISTORY, last)
     return fit(steps, settings.demo_series if settings.source == "demo" else plan.base.series)
+
+
+def steps_of(ledger: Ledger, first: date, last: date) -> pl.DataFrame:
+    """The settlements of those days with `x_series`, the item-stores that each asset of a run
+    served; null where the run names no stores, as one that serves them all at once."""
+    steps = ledger.settlements(first=first, last=last)
+    served = ledger.item_stores(first=first, last=last)
+    return steps.join(served, on=["x_run_id", "x_asset"], how="left", maintain_order="left")
 
 
 def _has_ledger(settings: Settings) -> bool:

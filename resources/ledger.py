@@ -167,6 +167,21 @@ class Ledger:
         order = ("ChargePeriodStart", "x_charge_set")
         return self._frame(settlements, STEP_COLUMNS, where, order)
 
+    def item_stores(self, *, first: date | None = None, last: date | None = None) -> pl.DataFrame:
+        """How many item-stores each asset of a run served (`x_run_id`, `x_asset`, `x_series`),
+        where its charges of those days name the stores; what names none is left out."""
+        place = (charges.c.x_run_id, charges.c.x_asset, charges.c.x_store_id)
+        key = (*place, charges.c.x_segment_group)
+        query = sa.select(*key, sa.func.max(charges.c.x_series).label("x_series")).where(
+            *self._where(charges, first, last, None), *(column.is_not(None) for column in place)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query.group_by(*key)).all()
+        names = ("x_run_id", "x_asset", "x_store_id", "x_segment_group", "x_series")
+        schema = dict.fromkeys(names[:4], pl.String) | {"x_series": pl.Int64}
+        found = pl.DataFrame([tuple(row) for row in rows], schema=schema, orient="row")
+        return found.group_by("x_run_id", "x_asset").agg(pl.col("x_series").sum())
+
     def totals(
         self, by: Sequence[str] = (), *, first: date | None = None, last: date | None = None
     ) -> dict[tuple[Any, ...], Decimal]:

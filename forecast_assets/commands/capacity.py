@@ -78,13 +78,13 @@ def stress(
     from rich.progress import track
     from rich.table import Table
 
-    from forecast_core.capacity.proof import night, sized
-    from forecast_core.capacity.stress import ALL_AT_ONCE, CALM, CATALOGUE, named
+    from forecast_core.capacity.proof import night, sized, worst
+    from forecast_core.capacity.stress import EVERY, named
     from resources.plan_store import STRESS
 
     settings, inputs = _inputs(plan_file, policy)
     try:
-        chosen = [named(name)] if name else [CALM, *CATALOGUE, ALL_AT_ONCE]
+        chosen = (named(name),) if name else EVERY
     except LookupError as error:
         _fail(str(error.args[0]))
     tight = sized(inputs.policy, inputs.plan, inputs.rates)
@@ -95,13 +95,7 @@ def stress(
             night(inputs.plan, inputs.rates, tight, one, seed)
             for seed in track(range(seeds), one.name, console=Console(stderr=True), transient=True)
         ]
-        row = {
-            "stress": one.name,
-            "items_forecast_pct_min": min(n.items for n in nights),
-            "monitoring_done_pct_min": min(n.watched for n in nights),
-            "overshoot_pct_max": max(n.overshoot for n in nights),
-            "accuracy_kept_pct_mean": sum(n.kept for n in nights) / seeds,
-        }
+        row = worst(one.name, nights)
         rows.append(row)
         table.add_row(one.name, *(f"{v:.2f}" for v in row.values() if isinstance(v, float)))
     store = _store(settings)

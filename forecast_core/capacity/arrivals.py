@@ -17,7 +17,7 @@ from forecast_core.admission import Quote, Shape
 from forecast_core.admission_policy import NANO, Policy
 from forecast_core.capacity.calendar import DAY, midnight
 from forecast_core.capacity.fit import QUANTITIES, Rate, Rates
-from forecast_core.capacity.plan import MIX, Plan, Work
+from forecast_core.capacity.plan import MIX, Plan, Work, price_index
 from forecast_core.capacity.stress import CALM, Extra, Stress
 
 MEMORY_MARGIN = 1.2  # as live quotes have it (`resources.measured_quotes`)
@@ -211,10 +211,10 @@ class Arrivals:
             )
             for q in QUANTITIES
         }
-        growth = (1 + self.values["price_change"]) ** 0.5  # the year's middle
+        prices = price_index(self.values["price_change"])
         return Truth(
             wall_s=max(totals["wall_s"] * stress.wall.get(work.pipeline, 1.0), 0.001),
-            money=totals["money"] * growth * stress.money * NANO,
+            money=totals["money"] * prices * stress.money * NANO,
             cpu_s=totals["cpu_s"],
             gpu_s=totals["gpu_s"],
             gib_s=totals["rss_gib_s"],

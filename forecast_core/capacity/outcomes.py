@@ -19,12 +19,13 @@ from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.calendar import month_of
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan
-from forecast_core.capacity.storage import Bytes, by_day, money_by_month
+from forecast_core.capacity.storage import Bytes, by_day, by_month
 from forecast_core.capacity.stress import CALM, Stress
 from forecast_core.capacity.twin import Progress, Twin
 from forecast_core.price_card import Rates as Prices
 
 BAND = (0.1, 0.5, 0.9)
+STORED = "stored bytes"  # the work of keeping what is there; its units are GiB-months
 GIB = 2.0**30
 
 
@@ -48,9 +49,10 @@ class Job:
 class Draw:
     """One future in figures. By month: money (and by pipeline), hours, GiB stored.
 
-    `tally`: (month, work, rung) -> (series x runs, money). `broke`: what ran short -> month in
-    which it first did. `missed`: month -> nights on which an item had no forecast by the deadline.
-    `kept`: skill of the forecasts, of the most there could be. `idle`: works of which nothing ran.
+    `tally`: (month, work, rung) -> (series x runs, money), for STORED in GiB-months. `broke`: what
+    ran short -> month in which it first did. `missed`: month -> nights on which an item had no
+    forecast by the deadline. `kept`: skill of the forecasts, of the most there could be. `idle`:
+    works of which nothing ran.
     """
 
     seed: int
@@ -93,10 +95,12 @@ def draw(job: Job, progress: Progress | None = None) -> Draw:
     twin = Twin(arrivals, job.days, seed=job.seed, luck=lucks.__getitem__, capped=job.capped)
     record = twin.run(progress)
     stored = by_day(arrivals, job.stored, job.days, job.plan.storage.retain_days)
-    storage = money_by_month(stored, job.plan.first, job.prices, values["price_change"])
     pipelines = dict(record.money)
-    for month, money in storage.items():
+    tally = {key: (units, money) for key, (units, money) in record.tally.items()}
+    kept = by_month(stored, job.plan.first, job.prices, values["price_change"])
+    for month, (gib_months, money) in kept.items():
         pipelines[month, "storage"] = pipelines.get((month, "storage"), 0.0) + money
+        tally[month, STORED, ""] = (gib_months, money)
     months = sorted({month for month, _ in pipelines})
     last_days = {month_of(twin.start + day * 86_400.0): day for day in range(job.days)}
     missed: dict[str, int] = {}
@@ -113,7 +117,7 @@ def draw(job: Job, progress: Progress | None = None) -> Draw:
         job.seed,
         {m: sum(v for (month, _), v in pipelines.items() if month == m) for m in months},
         pipelines,
-        {key: (units, money) for key, (units, money) in record.tally.items()},
+        tally,
         dict(record.used),
         {(m, tier): float(sizes[day]) / GIB
          for tier, sizes in stored.items() for m, day in last_days.items()},

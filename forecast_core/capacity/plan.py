@@ -279,6 +279,12 @@ def held(name: str, value: float) -> float:
     return min(max(value, low), high)
 
 
+def price_index(change: float) -> float:
+    """Prices of a plan's year over its first day's, at a yearly change: those of its middle."""
+    index: float = (1 + change) ** 0.5
+    return index
+
+
 def _factor(plan: Plan) -> npt.NDArray[np.float64]:
     """A square root of the correlation matrix of the assumptions."""
     eigenvalues, vectors = np.linalg.eigh(_matrix(plan))

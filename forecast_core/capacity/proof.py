@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,17 @@ class Night:
     kept: float
     stopped: int
     runs: int
+
+
+def worst(name: str, nights: Sequence[Night]) -> dict[str, str | float]:
+    """The worst of a stress's nights, in percent (of the skill kept: the mean)."""
+    return {
+        "stress": name,
+        "items_forecast_pct_min": min(n.items for n in nights),
+        "monitoring_done_pct_min": min(n.watched for n in nights),
+        "overshoot_pct_max": max(n.overshoot for n in nights),
+        "accuracy_kept_pct_mean": sum(n.kept for n in nights) / len(nights),
+    }
 
 
 def sized(policy: Policy, plan: Plan, rates: Rates) -> Policy:
@@ -193,4 +204,4 @@ def _take(
             left[node] -= count * amount
 
 
-__all__ = ["CALM", "Night", "errors", "greedy", "night", "score", "sized"]
+__all__ = ["CALM", "Night", "errors", "greedy", "night", "score", "sized", "worst"]

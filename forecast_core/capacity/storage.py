@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecast_core.capacity.arrivals import Arrivals
+from forecast_core.capacity.plan import price_index
 from forecast_core.price_card import Rates as Prices
 
 GIB = 2.0**30
@@ -99,16 +100,17 @@ def by_day(arrivals: Arrivals, each: Bytes, days: int, retain_days: int) -> dict
     return found
 
 
-def money_by_month(
+def by_month(
     stored: Mapping[str, Floats], first: date, prices: Prices, change: float
-) -> dict[str, float]:
-    """Month -> money for what is stored, each day its share of the month's GiB price."""
-    months: dict[str, float] = {}
+) -> dict[str, tuple[float, float]]:
+    """Month -> (GiB-months, money) of what is stored, each day its share of the month."""
+    months: dict[str, tuple[float, float]] = {}
     for tier, sizes in stored.items():
-        price = float(prices.of(f"gib_month/{tier}")) * (1 + change) ** 0.5
+        price = float(prices.of(f"gib_month/{tier}")) * price_index(change)
         for index, size in enumerate(sizes):
             day = date.fromordinal(first.toordinal() + index)
             share = float(size) / GIB / calendar.monthrange(day.year, day.month)[1]
             month = day.isoformat()[:7]
-            months[month] = months.get(month, 0.0) + share * price
+            gib_months, money = months.get(month, (0.0, 0.0))
+            months[month] = (gib_months + share, money + share * price)
     return months

@@ -138,6 +138,9 @@ def together(*stresses: Stress) -> Stress:
 ALL_AT_ONCE = together(*CATALOGUE)
 
 
+EVERY = (CALM, *CATALOGUE, ALL_AT_ONCE)
+
+
 def named(name: str) -> Stress:
     """The stress of that name (spaces or dashes).
 
@@ -145,7 +148,7 @@ def named(name: str) -> Stress:
         LookupError: there is none; the message lists those there are.
     """
     wanted = name.replace("-", " ")
-    for stress in (*CATALOGUE, ALL_AT_ONCE, CALM):
+    for stress in EVERY:
         if stress.name == wanted:
             return stress
     known = ", ".join(s.name.replace(" ", "-") for s in (*CATALOGUE, ALL_AT_ONCE))

@@ -8,7 +8,7 @@ import yaml
 
 from forecast_core.admission_policy import Policy
 from forecast_core.capacity.fit import Rates
-from forecast_core.capacity.outcomes import Job, Outcome, draw, summarise
+from forecast_core.capacity.outcomes import STORED, Job, Outcome, draw, summarise
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.report import markdown, plain
 from forecast_core.capacity.storage import Bytes
@@ -20,7 +20,7 @@ PLAN = Plan.parse(yaml.safe_load((POLICIES / "capacity.yaml").read_text()))
 PRICES = PriceCard.parse(yaml.safe_load((POLICIES / "price_card.yaml").read_text())).on(
     date(2026, 12, 1)
 )
-STORED = Bytes({"hot": 75.0, "warm": 55.0, "cold": 0.5}, "stated")
+BYTES = Bytes({"hot": 75.0, "warm": 55.0, "cold": 0.5}, "stated")
 
 
 def policy(day: float | None = None) -> Policy:
@@ -35,7 +35,7 @@ def policy(day: float | None = None) -> Policy:
 
 def outcome(plan: Plan = PLAN, day: float | None = None, draws: int = 3) -> Outcome:
     jobs = [
-        Job(plan, policy(day), Rates(), PRICES, STORED, seed, 10, capped=False)
+        Job(plan, policy(day), Rates(), PRICES, BYTES, seed, 10, capped=False)
         for seed in range(draws)
     ]
     return summarise([draw(job) for job in jobs])
@@ -47,11 +47,12 @@ BASE = outcome()
 def test_parts_sum_and_bands_are_in_order() -> None:
     assert BASE.total.low <= BASE.total.mid <= BASE.total.high
     for seed in range(2):
-        one = draw(Job(PLAN, policy(), Rates(), PRICES, STORED, seed, 10))
+        one = draw(Job(PLAN, policy(), Rates(), PRICES, BYTES, seed, 10))
         assert sum(one.money.values()) == pytest.approx(sum(one.pipelines.values()))
         worked = sum(money for _, money in one.tally.values())
         stored = sum(v for (_, p), v in one.pipelines.items() if p == "storage")
-        assert worked + stored == pytest.approx(sum(one.money.values()))
+        assert worked == pytest.approx(sum(one.money.values()))
+        assert one.of_work(STORED) == pytest.approx(stored) and stored > 0
     assert BASE.p_every_item_always == 1.0 and BASE.p_over_budget == 0.0 and not BASE.breaks
 
 

@@ -137,6 +137,8 @@ def timed(command: list[str], env: dict[str, str], folder: Path) -> Outside:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        said = log.read_text()[-2000:] if log else ""
+        lines = log.read_text().splitlines() if log else []
+        # Libraries that are torn down after a failure print pages about it.
+        said = "\n".join([line for line in lines if "leaked" not in line][-30:])
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said}")
     return Outside(used.ru_utime + used.ru_stime, time.monotonic() - began)

@@ -18,7 +18,6 @@ import dagster as dg
 from forecast_core.schema import TABLES
 from forecast_core.staleness import Chosen, Known, Refresh, choose, why_stale
 from forecast_core.tiers import next_month
-from resources.partition_keys import decode
 
 # What an evaluation is told of stale partitions: (asset, key -> why) -> what could be refreshed.
 Appraise = Callable[[str, Mapping[str, str]], Sequence[Refresh]]
@@ -124,10 +123,3 @@ def times(instance: dg.DagsterInstance, asset: dg.AssetKey) -> dict[str, datetim
         if not page.has_more:
             return found
         cursor = page.cursor
-
-
-def place_of(asset: str, key: str) -> tuple[date, str | None]:
-    """The first day and the store of a partition."""
-    cells = decode([key], TABLES[asset].cut).cells
-    assert cells is not None, f"{asset} has no days in its partitions"
-    return cells.first, cells.stores[0] if cells.stores else None

@@ -191,7 +191,9 @@ def _entry(where: str, content: Any, currency: str) -> Rates:
     effective_to = None if end is None else _day(f"{where}.effective_to", end)
     if effective_to is not None and effective_to < start:
         raise PriceCardError(f"{where}: effective_to {effective_to} is before {start}; swap them")
-    minimum = content.get("minimum_object", {})
+    minimum = content.get("minimum_object") or {}
+    if not isinstance(minimum, Mapping) or set(minimum) - {"kib", "days"}:
+        raise PriceCardError(f"{where}.minimum_object: give kib and days, each by tier")
     return Rates(
         name=name,
         effective_from=start,

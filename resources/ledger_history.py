@@ -1,7 +1,8 @@
-"""The ledger's history as Delta tables, storage charges, and the FOCUS export.
+"""The ledger's history as Delta tables, the files of the lake, and the FOCUS export.
 
-Belongs here: bringing the two history tables up to date, charging a day of stored bytes, writing
-the export. Does not: the ledger itself (`ledger`), FOCUS (`forecast_core.focus`).
+Belongs here: bringing the two history tables up to date, listing live files, writing the export.
+Does not: the ledger itself (`ledger`), charging storage (`storage_usage`), FOCUS
+(`forecast_core.focus`).
 
 A day is compared by its number of rows and replaced as a whole where it differs: the ledger only
 grows, so equal counts are equal days, and it does not matter in which order its writers committed.
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
 from forecast_core.cells import Cells
-from forecast_core.cost import TIERS, Usage, storage_charge
+from forecast_core.cost import TIERS
 from forecast_core.focus import (
     LEDGER_COLUMNS,
     STEP_COLUMNS,
@@ -29,7 +30,6 @@ from forecast_core.focus import (
 )
 from forecast_core.price_card import PriceCard
 from forecast_core.schema import TABLES, Table
-from forecast_core.settlement import Owner, Settlement, charge_row
 from resources.lake import Lake, LakeTable
 from resources.ledger import Ledger
 
@@ -105,26 +105,6 @@ def stored_files(lake: Lake) -> pl.DataFrame:
         )
     schema = {"table": pl.String, "tier": pl.String, "bytes": pl.Int64}
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
-
-
-def charge_storage(
-    ledger: Ledger, files: pl.DataFrame, card: PriceCard, environment: str, day: date
-) -> int:
-    """Charge one UTC day of `files` (`stored_files`) to their tables; rows written.
-
-    A day of a table and tier is charged once: by the first who asks.
-    """
-    rates = card.on(day, environment)
-    start = datetime.combine(day, time(), UTC)
-    rows = []
-    for (table, tier), group in files.group_by("table", "tier", maintain_order=True):
-        charge = storage_charge(group["bytes"].to_list(), str(tier), day, rates)
-        owner = Owner(environment=environment, pipeline="storage", asset=str(table))
-        name = f"{environment}:storage:{table}:{day}"
-        settlement = Settlement(name, owner, start, start + timedelta(days=1), Usage())
-        if charge.quantity:
-            rows.append(charge_row(settlement, rates, charge, owner, "whole"))
-    return ledger.append(rows)
 
 
 def export_focus(

@@ -249,6 +249,8 @@ class Meter:
 
     def _begin(self, context: AnyContext) -> _Open:
         step = step_of(context)
+        # A card without today's rates fails the step before its work, not after it.
+        self.card.on(datetime.now(UTC).date(), self.environment)
         # A step of this process that never settled (its writing raised) ends here at the latest.
         for stranded in list(self._open.values()):
             self._close(stranded, "unsettled")

@@ -1,12 +1,12 @@
 """The condition asks for stale, worthwhile partitions only, and for each of them once."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from forecast_assets.automation import StaleAndWorthwhile, place_of
+from forecast_assets.automation import StaleAndWorthwhile
 from forecast_core.staleness import Refresh
 
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2025-01-01", end_date="2025-05-01")
@@ -19,8 +19,9 @@ def appraise(asset: str, stale: Mapping[str, str]) -> list[Refresh]:
     """Store B is worth nothing."""
     found = []
     for key, reason in stale.items():
-        day, store = place_of(asset, key)
-        found.append(Refresh(key, day, store, reason, 2.0 if store == "A" else 0.0, 1.0))
+        day, _, store = key.partition("|")
+        month = date.fromisoformat(day)
+        found.append(Refresh(key, month, store, reason, 2.0 if store == "A" else 0.0, 1.0))
     return found
 
 

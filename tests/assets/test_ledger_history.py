@@ -19,12 +19,12 @@ from resources.ledger_history import (
     COST_STEPS,
     InvalidExport,
     account_of,
-    charge_storage,
     export_focus,
     stored_files,
     sync_history,
 )
 from resources.meter import Meter, metered
+from resources.storage_usage import Stored, charge, stored
 
 
 @dg.asset(metadata={"cost/pipeline": "ingest"})
@@ -89,7 +89,7 @@ def test_the_assets_keep_the_books(instance, meter, lake) -> None:
     run(instance, meter, lake, worked)
     run(instance, meter, lake, cost_history)
     today = datetime.now(UTC).date()
-    charge_storage(meter.ledger, stored_files(lake), meter.card, "dev", today)
+    charge(meter.ledger, stored(lake, {}), today, meter.card.on(today), "dev")
     run(instance, meter, lake, cost_history)
     steps = history(lake, COST_STEPS)
     assert {"worked", "cost_history"} <= set(steps["x_step_key"])
@@ -109,14 +109,15 @@ def test_the_error_of_quotes_is_tracked_beside_the_books(instance, meter, lake) 
     assert metadata["estimator/mape_recurring_pct"].value > 0
 
 
-def test_stored_bytes_are_charged_once_a_day_by_table_and_tier(meter, lake) -> None:
-    files = pl.DataFrame(
-        {"table": ["a", "a", "b"], "tier": ["hot", "cold", "hot"], "bytes": [2**30, 10, 2**31]}
-    )
-    day = date(2026, 4, 7)
-    assert charge_storage(meter.ledger, files, meter.card, "dev", day) == 3
-    assert charge_storage(meter.ledger, files, meter.card, "dev", day) == 0
-    assert charge_storage(meter.ledger, files, meter.card, "dev", date(2026, 4, 8)) == 3
+def test_stored_bytes_are_charged_once_a_day_by_table_and_tier(meter) -> None:
+    held = [
+        Stored("live", table, tier, "S", 1, (size,))
+        for table, tier, size in (("a", "hot", 2**30), ("a", "cold", 10), ("b", "hot", 2**31))
+    ]
+    day, rates = date(2026, 4, 7), meter.card.on(date(2026, 4, 7))
+    assert charge(meter.ledger, held, day, rates, "dev") == 3
+    assert charge(meter.ledger, held, day, rates, "dev") == 0
+    assert charge(meter.ledger, held, date(2026, 4, 8), rates, "dev") == 3
     lines = meter.ledger.totals(["x_asset", "SkuId"], last=day)
     assert lines["b", "gib_month/hot"] == Decimal("0.066666667") * Decimal("0.023")
     cold = meter.ledger.charges(last=day).filter(pl.col("SkuId") == "gib_month/cold")

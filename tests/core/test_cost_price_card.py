@@ -84,6 +84,8 @@ def test_an_ended_card_has_no_rates_after_it(content: dict) -> None:
         (lambda c: _entry(c).update(effective_from="soon"), "effective_from is 'soon'"),
         (lambda c: _entry(c).update(effective_to=date(2000, 1, 1)), "is before 2011-01-01"),
         (lambda c: _entry(c)["minimum_object"]["days"].update(warm=1.5), "write a whole number"),
+        (lambda c: _entry(c).update(minimum_object=5), "minimum_object: give kib and days"),
+        (lambda c: _entry(c)["minimum_object"].update(kb={}), "minimum_object: give kib and days"),
         (lambda c: _later(c, date(2011, 1, 1), name="b"), "'2011' and 'b' overlap: both start"),
         (lambda c: _later(c, date(2012, 1, 1), name="2011"), "two entries share a name"),
     ],

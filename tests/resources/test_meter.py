@@ -7,6 +7,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import polars as pl
 import pytest
 
 from forecast_core.cost import CostRecord
+from forecast_core.price_card import PriceCard, PriceCardError, Rates
 from resources.meter import Meter, Share, metered, record_in
 from resources.meter_probe import ProcessProbe, held_gpus, probe
 from resources.meter_share import Laps
@@ -388,6 +390,25 @@ def test_the_process_between_steps_is_overhead_and_the_parts_leave_no_hole(run: 
     assert charged["cpu_s"].sum() == pytest.approx(grown.cpu_s)
     assert charged["rss_gib_s"].sum() == pytest.approx(grown.rss_gib_s)
     assert charged["wall_s"].sum() == pytest.approx(grown.clock)
+
+
+def test_a_card_without_todays_rates_fails_a_step_before_its_work(run: Run, monkeypatch) -> None:
+    worked: list[int] = []
+
+    @dg.asset
+    @metered
+    def early(meter: dg.ResourceParam[Meter]) -> None:
+        worked.append(1)
+
+    def ended(self: PriceCard, day: date, environment: str = "default") -> Rates:
+        raise PriceCardError(f"no entry of {environment!r} covers {day}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PriceCard, "on", ended)
+        result, _ = run(early)
+    assert not result.success and worked == []
+    (failure,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+    assert "no entry of 'staging' covers" in str(failure.step_failure_data.error)
 
 
 def test_a_lost_ledger_does_not_lose_the_forecast(run: Run, monkeypatch) -> None:

@@ -95,7 +95,7 @@ def ranked(
         "x": alt.X(
             f"{value[0]}:Q",
             title=value[1],
-            axis=alt.Axis(format=NUMBER),
+            axis=alt.Axis(format=NUMBER, tickCount=8),
             scale=alt.Scale(nice=False),
         ),
         "tooltip": _tips(rows, rows.columns),
@@ -210,7 +210,7 @@ def fan(
     """History, forecast mean, and quantile bands that darken towards the median."""
     import altair as alt
 
-    x = alt.X("ds:T", title="day")
+    x = alt.X("ds:T", title="day", axis=alt.Axis(format="%d %b %Y", tickCount=10))
     y = {"title": unit, "axis": alt.Axis(format=NUMBER)}
     parts: list[Any] = []
     for low, high, share in bands:

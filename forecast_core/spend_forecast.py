@@ -116,7 +116,8 @@ def _rest(
         return np.zeros(_DRAWS), f"last ran on {days[-1]}, taken to have ended"
     runs = _runs_due(days, rest, due, today, rng)
     if len(days) < 4:
-        note = f"{len(days)} days of history: no growth, no spread of its own"
+        days_known = "1 day" if len(days) == 1 else f"{len(days)} days"
+        note = f"{days_known} of history: no growth, no spread of its own"
         level = float(np.mean(cost)) * np.exp(rng.normal(0, 0.3, (_DRAWS, 1)))
         return np.sum(runs * level, axis=1), note
     return _paths(days, cost, rest, runs, today, rng), None

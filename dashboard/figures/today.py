@@ -161,7 +161,7 @@ def _month(live: Live) -> Month:
     )
     daily = pl.DataFrame(
         [
-            (pipeline or "unattributed", day, float(cost))
+            (pipeline or "idle and overhead", day, float(cost))
             for (place, pipeline, day), cost in totals.items()
             if place in (environment, None)
         ],

@@ -152,6 +152,16 @@ def _efficient(totals: pl.DataFrame) -> pl.DataFrame:
     return ranked.with_columns(efficient=(pl.col("wrmsse") < best) | best.is_null())
 
 
+_LIVE = (
+    ("series", "series", "localized"),
+    ("wape", "WAPE", "%.3f"),
+    ("floor_wape", "WAPE of the floor", "%.3f"),
+    ("bias", "bias", "%.3f"),
+    ("coverage80", "inside the 80 % band", "percent"),
+    ("fva_wape", "value added over the floor", "percent"),
+)
+
+
 def _monitored(live: Live) -> None:
     rows = accuracy.monitored(live)
     both = rows.select("cutoff", "segment_group", "wape", "floor_wape").unpivot(
@@ -172,4 +182,5 @@ def _monitored(live: Live) -> None:
     table(
         rows.with_columns(pl.col("segment_group").replace({"*": "all"})),
         "Live accuracy by day and segment group",
+        {name: st.column_config.NumberColumn(label, format=form) for name, label, form in _LIVE},
     )

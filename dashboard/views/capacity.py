@@ -50,7 +50,7 @@ def page(live: Live) -> None:
 def _chosen(live: Live) -> Record:
     known = capacity.names(live)
     if not known:
-        raise NothingYet(f"no capacity plan is on record: {COMMAND} draws one")
+        raise NothingYet(f"No capacity plan is on record: {COMMAND} draws one")
     name = st.selectbox("Plan", known, key="plan") if len(known) > 1 else known[0]
     return capacity.record(live, name or known[0])
 

@@ -148,6 +148,6 @@ def _money(rows: pl.DataFrame, currency: str) -> dict[str, object]:
     held = {name: money_column(name.replace("_", " "), currency) for name in exact}
     if "cost_per_item_store" in rows.columns:
         held["cost_per_item_store"] = st.column_config.NumberColumn(
-            f"an item-store, {currency}", format="scientific"
+            f"an item-store, {currency}", format="%.9f"
         )
     return held

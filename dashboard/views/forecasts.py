@@ -12,7 +12,7 @@ from dashboard.figures import forecasts
 from dashboard.figures.forecasts import ITEM_STORE, Series
 from dashboard.live import Live
 from dashboard.show import chart, figures, section, table
-from dashboard.words import DASH, amount, code, plain
+from dashboard.words import DASH, code, plain
 
 _FACTS = {
     "segment": "segment: value - demand - life stage",
@@ -77,8 +77,8 @@ def _series(found: Series) -> None:
     risk = about.get("stockout_probability")
     if "rung" in about:
         told.append(("Rung", str(about["rung"]), "the forecaster that serves it"))
-        told.append(("Runs out before delivery", DASH if risk is None else f"{risk:.1%}",
-                     "probability; lead time and stock below"))  # fmt: skip
+        told.append(("Stock-out risk", DASH if risk is None else f"{risk:.1%}",
+                     "probability of running out before delivery; lead time below"))  # fmt: skip
         hand = about.get("on_hand")
         told.append(("On hand", DASH if hand is None else f"{hand:,.0f} units", None))
         order = about.get("order_units")
@@ -101,11 +101,17 @@ def _series(found: Series) -> None:
         _explanation(found)
     with right, section("Facts"):
         facts = [
-            (label, amount(about[name]) if isinstance(about[name], float) else str(about[name]))
+            (label, _fact(name, about[name]))
             for name, label in _FACTS.items()
             if about.get(name) is not None
         ]
         table(pl.DataFrame(facts, schema=["fact", "value"], orient="row"), "Facts of the series")
+
+
+def _fact(name: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1%}" if name == "stockout_if_late" else f"{value:,.1f}"
 
 
 def _explanation(found: Series) -> None:
@@ -151,5 +157,15 @@ def _at_risk(live: Live) -> None:
             st.session_state["wanted"] = (row["store_id"], row["item_id"])
             st.session_state["level"] = ITEM_STORE
 
-    table(rows, "Item-stores by probability of running out", percent, key="risky",
+    counts = {
+        name: st.column_config.NumberColumn(label, format="localized")
+        for name, label in (
+            ("on_hand", "on hand, units"),
+            ("on_order", "on order, units"),
+            ("lead_time_days", "lead time, days"),
+            ("order_units", "to order, units"),
+        )
+    }
+    columns = {"store_id": "store", "item_id": "item", **percent, **counts}
+    table(rows, "Item-stores by probability of running out", columns, key="risky",
           on_select=show, selection_mode="single-row")  # fmt: skip

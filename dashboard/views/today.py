@@ -46,7 +46,7 @@ def _headlines(live: Live, currency: str) -> list[Told]:
         ("Items forecast", lambda: _served(live)),
         ("Cost of that batch", lambda: _batch(live, currency)),
         ("Tightest budget left", lambda: _tightest(live, currency)),
-        ("Spent by the month's end", lambda: _ends(live, currency)),
+        ("Month ends at", lambda: _ends(live, currency)),
         ("Held runs", lambda: _waiting(live)),
     )
     for label, tell in parts:
@@ -85,7 +85,7 @@ def _tightest(live: Live, currency: str) -> tuple[str, str]:
 def _ends(live: Live, currency: str) -> tuple[str, str]:
     month = today.month(live)
     spend = month.spend
-    about = f"by {month.last}; between {amount(spend.low)} and {amount(spend.high)} with 90 %"
+    about = f"spent by {month.last}; between {amount(spend.low)} and {amount(spend.high)} with 90 %"
     return money(spend.expected, currency), about
 
 
@@ -122,7 +122,7 @@ def _coverage(live: Live) -> None:
     parts = ", ".join(f"{n:,} {rung} in {store}" for store, rung, n in known.served.iter_rows())
     chart(drawn, f"Item-stores by store and rung: {parts}")
     if known.reasons.height:
-        with st.expander(f"Why {int(known.reasons['item_stores'].sum()):,} are at their rung"):
+        with st.expander(f"Why {int(known.reasons['item_stores'].sum()):,} have no dearer rung"):
             table(known.reasons, "Reasons given for the rung of a forecast")
 
 
@@ -148,7 +148,7 @@ def _month(live: Live, currency: str) -> None:
         chance = spend.chance_over(month.limit)
         st.caption(
             f"Budget {amount(month.limit)} {currency}; the month ends over it with"
-            f" {chance:.0%} chance."
+            f" {share(chance, 1)} chance."
         )
     for note in sorted(set(spend.notes.values())):
         names = sorted(name for name, own in spend.notes.items() if own == note)

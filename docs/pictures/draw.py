@@ -1,8 +1,9 @@
-"""The README's pictures from the screenshots of `make e2e`: cut to the first screen, few colours.
+"""The README's pictures from screenshots of the page Today: cut to the first screen, few colours.
 
     python docs/pictures/draw.py
 
-What they show is the dashboard on generated data, never a row of anybody's sales.
+`make e2e` leaves such screenshots. What they show is generated data, never anybody's sales;
+those in the README are of the installation that `make demo` makes.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 SHOTS = HERE.parents[1] / "out" / "screenshots"
-LEFT, TOP, RIGHT, BOTTOM = 300, 90, 1440, 1110  # without the list of pages
+LEFT, TOP, RIGHT, BOTTOM = 304, 90, 1440, 795  # without the list of pages
 
 
 def main() -> None:

@@ -18,10 +18,12 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable
 
 from forecast_core.lifecycle import Part
+from forecast_core.tiers import Tier
 from resources.commits import DataFile, commit
 from resources.lake import LakeTable
 from resources.lifecycle import Mover, content_of, parts_of, window_of
 from resources.predicates import among
+from resources.s3 import Archived
 from resources.storable import PERIOD, TIER
 from resources.storage_ledger import SCRUB, FileRecord, StorageLedger
 from resources.table_files import MissingFile, TableFiles, files_of, sha256
@@ -53,12 +55,14 @@ class Damage:
 
 @dataclass(frozen=True)
 class Scrubbed:
-    """What a scrub of one table saw; `traffic` by tier is what it read."""
+    """What a scrub of one table saw; `traffic` by tier is what it read. `archived`: objects that
+    it could not read before they are restored."""
 
     table: str
     files: int
     bytes: int
     adopted: int
+    archived: int
     traffic: Mapping[str, Traffic]
     damages: tuple[Damage, ...]
 
@@ -69,8 +73,11 @@ def scrub(table: LakeTable, books: StorageLedger) -> Scrubbed:
     store, known = files_of(table.uri), books.files(table.uri)
     damages: list[Damage] = []
     seen: list[DataFile] = []
-    adopted = 0
+    adopted = archived = 0
     for file, part in _files(table, handle, books):
+        if _is_archived(table, file):
+            archived += 1
+            continue
         seen.append(file)
         record = known.get(file.path)
         what, digest = _look(store, file, record)
@@ -82,7 +89,20 @@ def scrub(table: LakeTable, books: StorageLedger) -> Scrubbed:
         if what is not None:
             damages.append(_damage(table, file, part, what, books))
     size = sum(file.bytes for file in seen)
-    return Scrubbed(table.table.name, len(seen), size, adopted, traffic_of(seen), tuple(damages))
+    return Scrubbed(
+        table.table.name, len(seen), size, adopted, archived, traffic_of(seen), tuple(damages)
+    )
+
+
+def _is_archived(table: LakeTable, file: DataFile) -> bool:
+    if table.lake.guard is None:
+        return False
+    tier = file.partition.get(TIER) or Tier.HOT.value
+    try:
+        table.lake.guard(table.uri, {file.path: (tier, file.bytes)})
+    except Archived:
+        return True
+    return False
 
 
 def restore(mover: Mover, table: LakeTable, path: str) -> int:

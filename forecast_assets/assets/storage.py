@@ -171,6 +171,7 @@ def storage_scrub(
             "files": sum(one.files for one in seen),
             "bytes": sum(one.bytes for one in seen),
             "adopted": sum(one.adopted for one in seen),
+            "archived": sum(one.archived for one in seen),
             "damaged": len(damages),
             "damages": dg.MetadataValue.md("\n".join(lines)),
             "seconds": time.monotonic() - began,

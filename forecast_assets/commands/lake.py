@@ -161,7 +161,8 @@ def scrub_table(
     for held in [_table(mover, table)] if table else mover.tables():
         seen = scrub(held, mover.books)
         damaged += len(seen.damages)
-        typer.echo(f"{seen.table}: {seen.files} files, {seen.adopted} recorded now")
+        asleep = f", {seen.archived} archived and not read" if seen.archived else ""
+        typer.echo(f"{seen.table}: {seen.files} files, {seen.adopted} recorded now{asleep}")
         for damage in seen.damages:
             typer.echo(f"  {damage.message}", err=True)
     if damaged:

@@ -114,6 +114,8 @@ def test_archived_objects_are_refused_with_a_quote_and_rehydrate(
         table.read(april)
     with pytest.raises(Archived):
         mover.make(table, Due(parts_of(table)[0], Tier.HOT, "move", "early"))
+    seen = scrub(table, mover.books)
+    assert (seen.files, seen.archived, seen.damages) == (1, 1, ()), "a scrub reads what it can"
     may = Cells(date(2016, 5, 1), date(2016, 5, 31))
     assert table.read(may).frame.collect().height == 28, "the rest reads"
     (moved,) = mover.rehydrate(table, april, Tier.WARM, date(2016, 6, 5), "a backfill")

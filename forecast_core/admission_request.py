@@ -10,7 +10,7 @@ asset, then on the run. What cannot be classified gets a `problem` and waits for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import Protocol
 
@@ -111,6 +111,18 @@ def request_of(facts: RunFacts, policy: Policy, quoter: Quoter | None = None) ->
         facts.launch,
         _covers(facts),
     )
+
+
+def seated(request: Request, policy: Policy) -> Request:
+    """The request in a stage that the policy knows: stages may be renamed while runs wait or work,
+    and a run that no pass can place would stop every other."""
+    shape = request.shape
+    if shape.stage in policy.stages:
+        return request
+    pipelines = (pipeline for quote in shape.quotes for pipeline, _ in quote.charges)
+    known = (policy.stage_of[name] for name in pipelines if name in policy.stage_of)
+    stage = next(known, next(iter(policy.stages)))
+    return request._replace(shape=replace(shape, stage=stage))
 
 
 def _problem(facts: RunFacts) -> str | None:

@@ -6,15 +6,17 @@ decision does to a run or to money (`admission_store`).
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from forecast_core.admission import Override
+from forecast_core.admission import Decision, Override, Quote
 from forecast_core.admission_policy import PROTECTED, Policy
-from forecast_core.admission_record import digest
+from forecast_core.admission_record import decisions_from_json, digest, snapshot_from_json
 from resources.admission_store import AdmissionStore
 from resources.admission_tables import insert_once, overrides, passes, policies, runs
 
@@ -67,6 +69,41 @@ def logged(
                 zlib.decompress(row["snapshot"]).decode(),
                 zlib.decompress(row["decisions"]).decode(),
             )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one pass said of a run, and on what: `quote` is what it asked for, `waiting` and
+    `running` count the runs beside it, `spent` is gone by budget node (nanos)."""
+
+    number: int
+    at: float
+    policy: str
+    snapshot: str
+    decision: Decision
+    quote: Quote
+    waiting: int
+    running: int
+    spent: Mapping[str, int]
+
+
+def verdicts(store: AdmissionStore, run_id: str, since: float) -> Iterator[Verdict]:
+    """Every change of mind about a run since a moment (its submission), oldest first."""
+    last: tuple[str, str] | None = None
+    for number, at, policy, digested, snapshot, decisions in logged(store, since=since):
+        if f'"{run_id}"' not in decisions:
+            continue
+        found = next((d for d in decisions_from_json(decisions) if d.id == run_id), None)
+        if found is None or (found.action, found.code) == last:
+            continue
+        last = (found.action, found.code)
+        facts = snapshot_from_json(snapshot)
+        request = next(r for r in facts.waiting if r.id == run_id)
+        quote = next(q for q in request.shape.quotes if q.rung == found.rung)
+        gone = {node: sum(by_class.values()) for node, by_class in facts.spent.items()}
+        counts = (len(facts.waiting) - 1, len(facts.running))
+        version = json.loads(policy)["version"]
+        yield Verdict(number, at, version, digested, found, quote, *counts, gone)
 
 
 def add_override(store: AdmissionStore, override: Override, now: float) -> int:

@@ -13,7 +13,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
@@ -24,7 +24,7 @@ from forecast_core.admission import Decision, Load, Quote, Request, Snapshot, de
 from forecast_core.admission_growth import asked_again, may_hold
 from forecast_core.admission_policy import NANO, PROTECTED, Policy, nanos
 from forecast_core.admission_record import agrees, decisions_to_json, digest, snapshot_to_json
-from forecast_core.admission_request import Quoter
+from forecast_core.admission_request import Quoter, seated
 from resources.admission_log import active_overrides, logged, write_pass
 from resources.admission_store import AdmissionStore
 from resources.spending import Spending
@@ -130,8 +130,12 @@ class Escrow:
 
     def _snapshot(self, connection: sa.Connection, now: float) -> Snapshot:
         store = self.store
-        waiting = store.waiting(connection, self.environment)
-        held = store.admitted(connection)
+        policy = self.policy
+        waiting = tuple(seated(r, policy) for r in store.waiting(connection, self.environment))
+        held = [
+            (place, replace(h, request=seated(h.request, policy)))
+            for place, h in store.admitted(connection)
+        ]
         covered = sum(h.request.covers for place, h in held if place == self.environment)
         due = store.fact(connection, self.environment, "items_due")
         load = self._load()

@@ -84,7 +84,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"postgresql+psycopg://forecast@127.0.0.1:{port}/postgres"
     engine = sa.create_engine(url)
     try:
-        for _ in range(100):
+        for _ in range(600):
             try:
                 engine.connect().close()
                 break

@@ -76,29 +76,56 @@ def _amount(value: Decimal) -> str:
 
 @admission_app.command()
 def explain(run: str, as_json: AsJson = False) -> None:
-    """What was decided about RUN, why, and on which facts (the pass can be replayed)."""
-    from resources.admission_log import logged
+    """What was decided about RUN, why, and on which facts (each pass can be replayed)."""
+    from resources.admission_log import verdicts
 
     escrow = _escrow()
     row = escrow.store.find(run)
     if row is None:
         _fail(f"run {run} is unknown to admission in {escrow.environment}; was it ever submitted?")
-    passes = [
-        {"pass": number, "at": at, "snapshot": digest, "policy": json.loads(policy)["version"]}
-        for number, at, policy, digest, *_ in logged(escrow.store, run_id=run)
-    ]
+    said = list(verdicts(escrow.store, run, row["submitted"] - 1))
     told = {k: row[k] for k in ("run_id", "state", "work_class", "code", "reason", "rung")}
     times = {k: _moment(row[k]) for k in ("submitted", "earliest", "latest", "admitted", "ended")}
     if as_json:
+        passes = [
+            {
+                "pass": v.number, "at": v.at, "snapshot": v.snapshot, "policy": v.policy,
+                "action": v.decision.action, "code": v.decision.code, "reason": v.decision.reason,
+            }
+            for v in said
+        ]  # fmt: skip
         typer.echo(json.dumps(told | {"times": times, "passes": passes}))
         return
-    for key, value in (told | times).items():
-        typer.echo(f"{key:<11} {value}")
-    for entry in passes:
-        typer.echo(
-            f"decided     pass {entry['pass']} at {_moment(entry['at'])}, policy"
-            f" {entry['policy']}, snapshot {str(entry['snapshot'])[:12]}"
-        )
+    typer.echo(f"run {run}, {row['work_class']}: {row['state']}")
+    if row["reason"]:
+        typer.echo(f"  {row['reason']} ({row['code']})")
+    typer.echo(f"  submitted {times['submitted']}")
+    if row["state"] == "waiting":
+        typer.echo(f"  may start {times['earliest']}, must start by {times['latest']}")
+    for key in ("admitted", "ended"):
+        if row[key] is not None:
+            typer.echo(f"  {key} {times[key]}")
+    for verdict in said:
+        _say(verdict, escrow.policy)
+
+
+def _say(verdict: Any, policy: Any) -> None:
+    """One change of mind about a run, with the facts that it rested on."""
+    from forecast_core.admission_policy import NANO
+
+    decision, quote = verdict.decision, verdict.quote
+    typer.echo(f"{_moment(verdict.at)}  {decision.action}: {decision.reason} ({decision.code})")
+    typer.echo(
+        f"  asked for up to {_amount(Decimal(quote.money) / NANO)} {policy.currency},"
+        f" {quote.wall_s:.0f} s, {quote.cpu:g} cores, {quote.memory_gib:g} GiB"
+        f" at rung {quote.rung}; beside it {verdict.waiting} waited and {verdict.running} ran"
+    )
+    gone = [f"{node} {_amount(Decimal(n) / NANO)}" for node, n in verdict.spent.items() if n]
+    typer.echo(f"  spent by then: {', '.join(gone) or 'nothing'}")
+    typer.echo(
+        f"  pass {verdict.number}, policy {verdict.policy}, snapshot {verdict.snapshot[:12]}:"
+        f" `forecast admission replay` decides it again"
+    )
 
 
 @admission_app.command("waiting")

@@ -42,6 +42,13 @@ def test_explain_gives_the_reason_and_the_pass(escrow: Escrow) -> None:
     submit(escrow, "r1", None)
     shown = RUN.invoke(admission_app, ["explain", "r1"])
     assert "names no pipeline" in shown.output and "snapshot" in shown.output
+    assert "asked for up to 0.05 USD" in shown.output and "None" not in shown.output
+    with_name = ["override", "release", "r1", "--owner", "o", "--reason", "mine", "--hours", "1"]
+    assert RUN.invoke(admission_app, with_name).exit_code == 0
+    escrow.decide()
+    told = json.loads(RUN.invoke(admission_app, ["explain", "r1", "--json"]).output)
+    assert [entry["action"] for entry in told["passes"]] == ["hold", "admit"], "all it was told"
+    submit(escrow, "r2", None)
     assert "names no pipeline" in RUN.invoke(admission_app, ["waiting"]).output
     assert RUN.invoke(admission_app, ["explain", "nobody"]).exit_code == 1
 

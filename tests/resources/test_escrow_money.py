@@ -87,6 +87,22 @@ def test_a_hold_becomes_what_it_cost(store: AdmissionStore) -> None:
     assert (node["held"], node["spent"]) == (Decimal(0), Decimal("0.2"))
 
 
+def test_a_stage_that_is_renamed_wedges_nothing(store: AdmissionStore) -> None:
+    before = escrow_on(store)
+    states = [before.submit(work(f"r{n}")).action for n in range(5)]
+    assert "admit" in states and "hold" in states
+    stages = dict(POLICY["stages"])
+    stages["landing"] = stages.pop("ingest")
+    after = escrow_on(store, stages=stages)
+    decisions = after.decide()
+    assert {d.action for d in decisions.values()} == {"hold"}, "its lanes are still taken"
+    assert all("stage landing" in d.reason for d in decisions.values())
+    for number in range(5):
+        after.settle(f"r{number}")
+    assert any(d.starts for d in after.decide().values())
+    assert not replay(store).differing
+
+
 def test_a_failed_run_gives_its_money_back(store: AdmissionStore) -> None:
     escrow = escrow_on(store)
     escrow.submit(work("r1"))

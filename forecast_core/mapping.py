@@ -50,23 +50,29 @@ def _column(given: Any) -> Any:
 
 
 class Column(_Part):
-    """Where a value comes from: a column, several joined by `-`, or a constant.
+    """Where a value comes from: a column, several joined by `-`, a constant, or the file's name.
 
-    `values` renames: what stands in the file -> what it is called here (a renamed store keeps its
-    history).
+    `file` is a regular expression whose group is the value, as in `sales_(.+)[.]csv`. `values`
+    renames: what stands in the file -> what it is called here (a renamed store keeps its history).
     """
 
     column: str | None = None
     columns: tuple[str, ...] = ()
     constant: str | None = None
+    file: str | None = None
     values: Mapping[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_origin(self) -> Column:
-        given = [self.column is not None, bool(self.columns), self.constant is not None]
-        if sum(given) != 1:
-            raise ValueError("give one of `column`, `columns` and `constant`")
+        given = [self.column, self.columns or None, self.constant, self.file]
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("give one of `column`, `columns`, `constant` and `file`")
         return self
+
+    @field_validator("file")
+    @classmethod
+    def _one_group(cls, pattern: str | None) -> str | None:
+        return None if pattern is None else _with_group(pattern)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,12 +125,16 @@ DateSpec = Annotated[DateColumn, BeforeValidator(_column)]
 
 
 class Csv(_Part):
-    """How text files are written. Numbers may carry a currency sign and blanks around them."""
+    """How text files are written. Numbers may carry a currency sign and blanks around them.
+
+    `skip`: lines before the header (a report's title).
+    """
 
     separator: str = Field(default=",", min_length=1, max_length=1)
     decimal: Literal[".", ","] = "."
     thousands: Literal["", ",", ".", " ", "'"] = ""
     encoding: str = "utf-8"
+    skip: int = Field(default=0, ge=0, le=1000)
     nulls: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-")
 
     @model_validator(mode="after")

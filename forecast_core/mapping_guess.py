@@ -16,6 +16,7 @@ import polars as pl
 
 from forecast_core.mapping_guess_files import Files, Guess, sorted_out, together
 from forecast_core.mapping_guess_habits import frequency, policy
+from forecast_core.mapping_guess_keys import store_in_name, telling_column
 from forecast_core.mapping_guess_names import (
     AFTER,
     COUNTS,
@@ -31,6 +32,7 @@ from forecast_core.mapping_guess_names import (
 from forecast_core.mapping_guess_values import AMBIGUOUS, Dated, Look, dated
 
 _UNKNOWN_EPOCH = date(2000, 1, 3)
+_ONE = {"item_id": "all is one item", "store_id": "all is one store"}
 
 
 def guess(looks: Sequence[Look]) -> Guess:
@@ -42,7 +44,7 @@ def guess(looks: Sequence[Look]) -> Guess:
     files = sorted_out(together(looks))
     found = Guess({"version": 1})
     sales = files.sales
-    table: dict[str, Any] = {"files": sales.files, **sales.written}
+    table: dict[str, Any] = {**sales.place}
     if sales.others:
         found.notes["sales.files"] = (0.9, f"{len(sales.others) + 1} files with the same columns")
     names = dict.fromkeys(sales.rows.columns, sales)
@@ -50,7 +52,7 @@ def guess(looks: Sequence[Look]) -> Guess:
         key = None if dated(other) else _join_key(other, sales)
         if key is None:
             continue
-        table.setdefault("join", []).append({"files": other.files, **other.written, "on": key})
+        table.setdefault("join", []).append({**other.place, "on": key})
         place = f"sales.join.{len(table['join']) - 1}"
         found.notes[place] = (0.9, f"{key[0]} stands in both files, once a line in this one")
         names |= {c: other for c in other.rows.columns if c not in names}
@@ -165,6 +167,8 @@ def _attributes(
         own = [c for c in free if c in files.sales.rows.columns]
         take("item_id", match(own, "item_id"))
     take("store_id", match([c for c in free if c in files.sales.rows.columns], "store_id"))
+    if files.wide is None and files.when is not None:
+        _told_apart(found, table, files, free, taken)
     if "store_id" not in table:
         region = match([c for c in files.sales.rows.columns if c in free], "state_id")
         take("store_id", region, 0.6, "the nearest to a store that there is")
@@ -178,13 +182,34 @@ def _attributes(
     take("state_id", match([c for c in free if c not in taken], "state_id"))
     for what in ("item_id", "store_id"):
         if what not in table and not (what == "item_id" and items_wide):
-            found.notes[f"sales.{what}"] = (0.7, "no such column: all is one")
+            found.notes[f"sales.{what}"] = (0.7, f"no column is named like it: {_ONE[what]}")
     for what in ("open", "closed"):
         flag = match([c for c in free if c not in taken], what)
         if flag is not None:
             take(what, flag)
             break
     return taken
+
+
+def _told_apart(
+    found: Guess, table: dict[str, Any], files: Files, free: Sequence[str], taken: list[str]
+) -> None:
+    """Items by a column that makes rows of a day differ, stores by the names of the files."""
+    look, when = files.sales, files.when
+    assert when is not None
+    named = [table[what] for what in ("item_id", "store_id") if what in table]
+    rest = [c for c in free if c in look.rows.columns and c not in taken]
+    by_file = store_in_name(look, when, named) if "store_id" not in table else None
+    if by_file is not None:
+        table["store_id"] = {"file": by_file}
+        found.notes["sales.store_id"] = (0.7, "the files say the same days, a store each")
+    for what in ("item_id", "store_id"):
+        column = telling_column(look, when, named, rest) if what not in table else None
+        if column is not None and by_file is None:
+            table[what] = column
+            taken.append(column)
+            found.notes[f"sales.{what}"] = (0.5, "with the day it names a row")
+            return
 
 
 def _units(found: Guess, table: dict[str, Any], files: Files, taken: Sequence[str]) -> str:
@@ -232,7 +257,7 @@ def _signals(found: Guess, table: dict[str, Any], files: Files, taken: Sequence[
 def _calendar(found: Guess, look: Look) -> None:
     when = dated(look)
     assert when is not None
-    content: dict[str, Any] = {"files": look.files, **look.written, "date": when.spec}
+    content: dict[str, Any] = {**look.place, "date": when.spec}
     for name in ("event_name_1", "event_type_1", "event_name_2", "event_type_2"):
         if name in look.rows.columns:
             content[name] = name
@@ -261,7 +286,7 @@ def _further(found: Guess, files: Files) -> None:
         spec: Any = when.spec if when else ""
         if keyed and (when is None or when.format is None):
             spec = {"column": keyed, "calendar": keyed}
-        content: dict[str, Any] = {"files": look.files, **look.written, "date": spec}
+        content: dict[str, Any] = {**look.place, "date": spec}
         free = [c for c in look.rows.columns if when is None or c not in when.columns]
         for what in ("item_id", "store_id"):
             column = match(free, what)

@@ -46,15 +46,18 @@ class Files:
 
 def together(looks: Sequence[Look]) -> list[Look]:
     """Files with the very same columns are one table."""
-    found: dict[tuple[str, ...], Look] = {}
+    found: dict[tuple[str | None, ...], Look] = {}
     for look in looks:
-        key = tuple(look.rows.columns)
+        key = (look.query, *look.rows.columns)
         held = found.get(key)
         found[key] = (
             look
             if held is None
             else replace(
-                held, rows=pl.concat([held.rows, look.rows]), others=(*held.others, look.name)
+                held,
+                rows=pl.concat([held.rows, look.rows]),
+                others=(*held.others, look.name),
+                sizes=(*(held.sizes or (held.rows.height,)), look.rows.height),
             )
         )
     return list(found.values())
@@ -65,8 +68,8 @@ def sorted_out(looks: Sequence[Look]) -> Files:
     score, _, sales = max(rated, key=lambda one: (one[0], -one[1]))
     if score <= 0:
         raise ValueError(
-            "none of the files has a date column beside a column of units or sales; "
-            "write the mapping by hand (docs/own_data.md shows one)"
+            "; ".join(map(_no_sales, looks))
+            + ". Give the files that hold sales, or write the mapping by hand (docs/own_data.md)"
         )
     others = [look for look in looks if look is not sales]
     calendar = next((look for look in others if _is_calendar(look)), None)
@@ -74,6 +77,18 @@ def sorted_out(looks: Sequence[Look]) -> Files:
     when = None if wide is not None and wide.content["of"] == "days" else dated(sales)
     rest = tuple(look for look in others if look is not calendar)
     return Files(sales, calendar, rest, wide, when)
+
+
+def _no_sales(look: Look) -> str:
+    """Why a file cannot be the sales."""
+    if dated(look) is not None:
+        return f"{look.name} has days, but no column of numbers that could be units or sales"
+    first = {c: look.rows[c].drop_nulls() for c in look.rows.columns[:6]}
+    shown = ", ".join(f"{c} ({v[0]!r})" if len(v) else c for c, v in first.items())
+    months = [c for c, v in first.items() if len(v) and v.str.contains(r"^\d{4}-\d{1,2}$").all()]
+    if months:
+        return f"{look.name}: {months[0]} names months, and only days and weeks are forecast"
+    return f"{look.name} has no column that reads as a date: {shown}"
 
 
 def _sales_score(look: Look) -> float:

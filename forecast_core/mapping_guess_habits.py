@@ -13,7 +13,7 @@ import polars as pl
 from forecast_core.frequency import WEEKDAYS
 from forecast_core.mapping_guess_files import Files, Guess
 from forecast_core.mapping_guess_names import fit, plain
-from forecast_core.mapping_guess_values import Dated, Look, parsed
+from forecast_core.mapping_guess_values import Dated, Look, parsed, repeated
 
 _MANY = 0.02  # of the sampled rows share their key: several rows a day are usual
 
@@ -71,17 +71,19 @@ def policy(found: Guess, files: Files) -> None:
     if plain_numbers and bool((values < 0).any()):
         chosen["negatives"] = "net"
         found.notes["policy.negatives"] = (0.6, "there are negative values: returns?")
-    key = [*when.columns, *(table[what] for what in ("item_id", "store_id") if what in table)]
-    own = [c for c in key if c in look.rows.columns]
-    again = look.rows.select(own).is_duplicated().mean()
-    if plain_numbers and isinstance(again, float) and again > _MANY:
+    named = [table[what] for what in ("item_id", "store_id") if what in table]
+    ids = [c for c in named if c in look.rows.columns]
+    by_file = len(named) > len(ids)  # a store a file, or an attribute of another table
+    again = 0.0 if by_file and look.others else repeated(look, when, ids)
+    if plain_numbers and again > _MANY:
         chosen["duplicates"] = "sum"
         found.notes["policy.duplicates"] = (
             0.6,
             f"{again:.0%} of the sampled rows share day, item and store: receipts, added up? Or an "
             "attribute that belongs to the item (item_id: [a, b])",
         )
-    series = look.rows.select(own[len(when.columns) :]).n_unique() if len(own) > 1 else 1
+    own = [*when.columns, *ids]
+    series = look.rows.select(ids).n_unique() if ids else 1
     full = series * look.rows.select(when.columns).n_unique()
     written = bool((values == 0).any())
     idle = _idle_days(found, when, look)

@@ -11,6 +11,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 _KEY = r"(_?(id|nbr|nr|no|num|number|nummer|code|key))?"
+_CODE_OF = re.compile(
+    r"^(id|code|cod|codigo|codice|num|numero|nr|no)_((de|du|del|di)_(la_)?)?(?=[a-z])"
+)
 # In order of preference: the first pattern that any column fits wins.
 WORDS: Mapping[str, Sequence[str]] = {
     "date": (
@@ -24,7 +27,7 @@ WORDS: Mapping[str, Sequence[str]] = {
     "units": (
         r"units?|units?_?(sold|sales)|sold_units|sales_units",
         r"qty|quantity|(sales|sold|order|ordered|total|net)_(qty|quantity)|(qty|quantity)_"
-        r"(sold|ordered)|verkaufsmenge|menge|absatz(menge)?|stueck(zahl)?|anzahl|cantidad|unidades|"
+        r"(sold|ordered)|units?_qty|qte|quantite_vendue|quantita_venduta|cantidad_vendida|verkaufsmenge|menge|absatz(menge)?|stueck(zahl)?|anzahl|cantidad|unidades|"
         r"quantite|quantita|aantal|antal|ilosc|unidades_vendidas",
         r"num_orders|orders|item_cnt(_day)?|demand|volume|log_?move|move|target|y|nachfrage",
         r"(weekly|daily|net|gross|total)?_?sales|sold|sales_(value|amount|usd|eur|gbp)|turnover|"
@@ -32,13 +35,13 @@ WORDS: Mapping[str, Sequence[str]] = {
     ),
     "item_id": (
         rf"item{_KEY}|sku{_KEY}|product{_KEY}|article{_KEY}|artikel{_KEY}|material{_KEY}",
-        rf"producto{_KEY}|articulo{_KEY}|produit{_KEY}|prodotto{_KEY}|meal{_KEY}|menu_item|plu",
+        rf"prod{_KEY}|prd{_KEY}|art{_KEY}|producto{_KEY}|articulo{_KEY}|produit{_KEY}|prodotto{_KEY}|meal{_KEY}|menu_item|plu",
         r"upc|ean|gtin|barcode|asin|unique_id|series_id|ts_id|codigo",
         rf"brand{_KEY}|item_name|product_name|product_description|artikelbezeichnung",
         rf"dept{_KEY}|department{_KEY}",
     ),
     "store_id": (
-        rf"store{_KEY}|shop{_KEY}|cent(er|re){_KEY}|outlet{_KEY}|branch{_KEY}|filiale?{_KEY}",
+        rf"store{_KEY}|str{_KEY}|shop{_KEY}|cent(er|re){_KEY}|outlet{_KEY}|branch{_KEY}|filiale?{_KEY}",
         rf"location{_KEY}|loc{_KEY}|site{_KEY}|plant{_KEY}|warehouse{_KEY}|depot{_KEY}|"
         rf"tienda{_KEY}|sucursal{_KEY}|magasin{_KEY}|negozio{_KEY}|winkel{_KEY}|markt{_KEY}|butik",
         r"store_name|shop_name|outlet_name|channel",
@@ -97,7 +100,10 @@ def match(names: Iterable[str], what: str) -> str | None:
 
 def fit(name: str, what: str) -> int:
     """How well a name fits `what`: 0 is best, -1 is not at all."""
+    said = plain(name)
+    if what in ("item_id", "store_id"):
+        said = _CODE_OF.sub("", said)
     for rank, pattern in enumerate(WORDS[what]):
-        if re.fullmatch(pattern, plain(name)):
+        if re.fullmatch(pattern, said):
             return rank
     return -1

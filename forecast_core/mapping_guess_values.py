@@ -6,7 +6,8 @@ Belongs here: a sample of a file, and reading its values. Does not: what a colum
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -16,10 +17,14 @@ from forecast_core.mapping_guess_names import fit, match, plain
 FORMATS = (
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y%m%d",
     "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z",
+    "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%Y%m%d%H%M%S",
     "%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%Y.%m.%d",
 )  # fmt: skip
 WEEKS = {"%G-W%V": r"^\d{4}-W\d{1,2}$", "%GW%V": r"^\d{4}W\d{1,2}$", "%G%V": r"^(19|20)\d{4}$"}
-AMBIGUOUS = ("%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y")
+AMBIGUOUS = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M",
+)  # fmt: skip
 _NEARLY_ALL, _MOST = 0.95, 0.7  # of the values; most will do where the name says so
 _BLANKS = " \t\u00a0\u202f$€£¥"
 
@@ -34,20 +39,25 @@ class Look:
     decimal: str = "."
     encoding: str = "utf-8"
     thousands: str = ""
+    skip: int = 0
+    url: str | None = None  # of the database that it is a table of, with `query`
+    query: str | None = None
     others: tuple[str, ...] = ()  # files with the very same columns
+    sizes: tuple[int, ...] = ()  # sampled rows of each of them, this one first
+
+    def part(self, start: int, size: int) -> Look:
+        """The rows of one of the files alone."""
+        return replace(self, rows=self.rows.slice(start, size), others=(), sizes=())
 
     @property
-    def files(self) -> str | list[str]:
-        """As a mapping names them."""
-        return [self.name, *self.others] if self.others else self.name
-
-    @property
-    def written(self) -> dict[str, Any]:
-        """The `csv` part of a mapping; nothing where it is as usual."""
-        usual = {"separator": ",", "decimal": ".", "thousands": "", "encoding": "utf-8"}
-        given = {key: getattr(self, key) for key in usual}
-        csv = {key: value for key, value in given.items() if value != usual[key]}
-        return {"csv": csv} if csv else {}
+    def place(self) -> dict[str, Any]:
+        """Where a mapping finds it, and how its text is written where that is not as usual."""
+        if self.url is not None:
+            return {"url": self.url, "query": self.query}
+        usual = {"separator": ",", "decimal": ".", "thousands": "", "encoding": "utf-8", "skip": 0}
+        csv = {key: v for key, normal in usual.items() if (v := getattr(self, key)) != normal}
+        files = [self.name, *self.others] if self.others else self.name
+        return {"files": files, "csv": csv} if csv else {"files": files}
 
     def numbers(self, column: str) -> pl.Series:
         """A column as numbers; null where it is none."""
@@ -80,6 +90,15 @@ class Dated:
             return pl.Series([None] * look.rows.height, dtype=pl.Date)
         text = look.rows.select(pl.concat_str(self.columns, separator="-")).to_series()
         return parsed(text, self.format)
+
+
+def repeated(look: Look, when: Dated, columns: Sequence[str]) -> float:
+    """The share of the sampled rows that have their day and `columns` in common with another."""
+    # Receipts of one day differ in their time, so that it is the day that counts.
+    told = [when.days(look)] if when.format else [look.rows[c] for c in when.columns]
+    key = [*told, *(look.rows[c] for c in columns)]
+    kept = pl.DataFrame([series.alias(str(at)) for at, series in enumerate(key)])
+    return kept.filter(kept.is_duplicated()).height / max(kept.height, 1)
 
 
 def parsed(text: pl.Series, form: str) -> pl.Series:

@@ -14,10 +14,11 @@ from typing import Any
 import polars as pl
 
 from forecast_core.mapping_guess_names import AFTER, HIERARCHY, KNOWN, WORDS, fit, plain
-from forecast_core.mapping_guess_values import FORMATS, WEEKS, Look, dated, parsed
+from forecast_core.mapping_guess_values import FORMATS, WEEKS, Look, dated, parsed, repeated
 
 _LEAST = 5  # columns of a family
 _FEW = 3  # columns of a sheet with a column an item
+_AGAIN = 0.2  # of its lines that may share their day and store
 _SIGNAL = re.compile(r"promo|feat|display|price|deal", re.I)
 
 
@@ -103,6 +104,9 @@ def _sheet(look: Look) -> WideGuess | None:
         return None
     if any(fit(name, what) >= 0 for name in meant for what in ("units", "item_id")):
         return None
+    shops = [name for name in meant if fit(name, "store_id") >= 0]
+    if repeated(look, when, shops) > _AGAIN:
+        return None  # several lines a day: an item a line
     pattern = f"((?!(?:{'|'.join(map(re.escape, meant))})$).+)"
     content = {"of": "items", "columns": pattern}
     return WideGuess(content, f"{len(items)} columns of numbers", items[0], pattern, sure=0.5)

@@ -44,7 +44,9 @@ def _write(
         for name, inner in value.items():
             _write(lines, name, inner, f"{place}.{name}", depth + 1, notes, yaml)
         return
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True
+    ).strip()
     lines.append(f"{pad}{key}: {text.removesuffix('...').strip()}{note}")
 
 

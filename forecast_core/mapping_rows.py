@@ -28,6 +28,7 @@ from forecast_core.mapping import (
     SourceMapping,
 )
 from forecast_core.mapping_values import (
+    FILE,
     LINE,
     Lookups,
     read_closed,
@@ -40,6 +41,7 @@ from forecast_core.mapping_values import (
 )
 from forecast_core.source_error import SourceError
 
+_OURS = (LINE, FILE)
 ORIGIN: Mapping[str, type[pl.DataType]] = {
     "source_row": pl.Int64,
     "source_file": pl.String,
@@ -62,7 +64,7 @@ def columns_of(facts: Facts) -> list[str]:
 def wide_columns(sales: Sales, header: Sequence[str]) -> dict[str, str]:
     """Value column -> what its name says (a day or an item), in the file's order."""
     assert sales.wide is not None
-    found = {name: re.fullmatch(sales.wide.columns, name) for name in header if name != LINE}
+    found = {name: re.fullmatch(sales.wide.columns, name) for name in header if name not in _OURS}
     return {name: match[1] for name, match in found.items() if match}
 
 
@@ -106,6 +108,7 @@ def sales_rows(
             a table with a column a day once, not once a day.
     """
     sales = mapping.sales
+    rows = _named(rows, file, sales)
     rows = _joined(rows, lookups.joins.get("sales", ()))
     if sales.wide is None:
         out = _long(rows, mapping, lookups)
@@ -149,6 +152,7 @@ def fact_rows(
     Columns: date, until (Date); item_id, store_id where mapped; sell_price of prices; covariates
     with their `x_`; closed; `ORIGIN`. A null or unreadable date leaves `date` null.
     """
+    rows = _named(rows, file, facts)
     rows = _joined(rows, lookups.joins.get(name, ()))
     first, last, bad = read_dates(rows, facts.date, mapping, lookups)
     out = {"date": first, "until": last}
@@ -179,6 +183,13 @@ def _specs(facts: Facts) -> list[Column]:
     names = ("item_id", "store_id", "dept_id", "cat_id", "state_id", "units", "sell_price")
     given = [getattr(facts, name, None) for name in (*names, "closed", "open")]
     return [spec for spec in (*given, *facts.covariates.values()) if spec is not None]
+
+
+def _named(rows: pl.DataFrame, file: str, facts: Facts) -> pl.DataFrame:
+    """With the file's own name beside, where the mapping reads something from it."""
+    if all(spec.file is None for spec in _specs(facts)):
+        return rows
+    return rows.with_columns(pl.lit(re.split(r"[/\\:]", file)[-1]).alias(FILE))
 
 
 def _joined(
@@ -213,7 +224,7 @@ def _long(rows: pl.DataFrame, mapping: SourceMapping, lookups: Lookups) -> pl.Da
         out["closed"] = closed
     out["source_row"] = rows[LINE]
     made = pl.DataFrame([series.alias(name) for name, series in out.items()])
-    shown = [name for name in rows.columns if name != LINE]
+    shown = [name for name in rows.columns if name not in _OURS]
     return _marked(
         made, bad_day, bad_units, sales, lambda at: rows.select(shown)[at].cast(pl.String)
     )

@@ -27,6 +27,7 @@ from forecast_core.mapping import (
 from forecast_core.source_error import SourceError
 
 LINE = "\x00line"
+FILE = "\x00file"  # the name of the file, in rows of a table that asks for it
 _TRUE = ("1", "1.0", "true", "t", "yes", "y", "x", "on", "closed", "shut")
 _FALSE = ("", "0", "0.0", "false", "f", "no", "n", "none", "off", "open")
 _BLANKS = " \t\u00a0\u202f$€£¥"
@@ -95,6 +96,9 @@ def read_ids(rows: pl.DataFrame, sales: Sales) -> dict[str, pl.Series]:
 def read_text(rows: pl.DataFrame, spec: Column) -> pl.Series:
     if spec.constant is not None:
         return pl.repeat(spec.constant, rows.height, dtype=pl.String, eager=True)
+    if spec.file is not None:
+        said = rows[FILE].str.extract(rf"^{spec.file}$").str.strip_chars()
+        return said.replace(dict(spec.values)) if spec.values else said
     parts = [_plain(rows[name]) for name in spec.names]
     joined = parts[0]
     if len(parts) > 1:
@@ -115,11 +119,7 @@ def _plain(values: pl.Series) -> pl.Series:
 
 def read_number(rows: pl.DataFrame, spec: Column, csv: Csv) -> tuple[pl.Series, pl.Series]:
     """(Float64, text of what is no number)."""
-    values = (
-        rows[spec.names[0]]
-        if spec.names
-        else pl.repeat(spec.constant, rows.height, dtype=pl.String, eager=True)
-    )
+    values = rows[spec.names[0]] if spec.names else read_text(rows, spec)
     nothing = pl.repeat(None, len(values), dtype=pl.String, eager=True)
     if values.dtype.is_numeric():
         return values.cast(pl.Float64), nothing

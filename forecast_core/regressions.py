@@ -59,7 +59,7 @@ class Policy:
     `version_window`: cycles between a version change and a rise that it may have caused.
     `version_rate`: a version that changes in more of the cycles than this names a retraining, not
     a design, and is not blamed. `shift_share`: how much of a rise another series must have saved
-    to call it a shift.
+    to call it a shift. `shift_least`: log fall below which a series has saved nothing.
     """
 
     watch: Watch = field(default_factory=Watch)
@@ -67,6 +67,7 @@ class Policy:
     version_window: int = 2
     version_rate: float = 0.08
     shift_share: float = 0.75
+    shift_least: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -302,18 +303,18 @@ def _shifts(
     shifted: dict[tuple[str, int], str] = {}
     for giver in series:
         for fall in seen[giver.name].falls:
-            best: tuple[float, tuple[str, int]] | None = None
-            for s in series:
-                if s is giver or not _share_money(s, giver):
-                    continue
-                for rise in seen[s.name].rises:
-                    miss = _mismatch(s, rise, giver, fall)
-                    if rise.kind != "creep" and miss <= abs(np.log(policy.shift_share)):
-                        best = min(
-                            best or (miss, (s.name, rise.start)), (miss, (s.name, rise.start))
-                        )
-            if best is not None:
-                shifted[best[1]] = giver.name
+            if -fall.effect < max(policy.shift_least, 2 * giver.noise):
+                continue  # a large series wavers by as much as a small one rises
+            likely = [
+                (_mismatch(s, rise, giver, fall), (s.name, rise.start))
+                for s in series
+                if s is not giver and _share_money(s, giver)
+                for rise in seen[s.name].rises
+                if rise.kind == "step"  # what fell for good pays for no spike
+            ]
+            miss, rise_of = min(likely, default=(float("inf"), ("", 0)))
+            if miss <= abs(np.log(policy.shift_share)):
+                shifted[rise_of] = giver.name
     return shifted
 
 

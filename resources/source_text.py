@@ -99,9 +99,9 @@ def _batches(
     line = 1
     for piece, last in _flagged(_chunks(name, stream, csv, chunk)):
         if not header:
-            header, size, lines = _header(name, piece, csv)
-            again, piece = piece[:size], piece[size:]
-            line += lines
+            header, start, end = _header(name, piece, csv)
+            line += piece.count(b"\n", 0, end)
+            again, piece = piece[start:end], piece[end:]
         if piece:
             batch, taken = _parse(name, piece, line, header, again, csv, numeric, last)
             line += taken
@@ -300,23 +300,32 @@ class _Recoded:
 
 
 def _header(name: str, piece: bytes, csv: Csv) -> tuple[list[str], int, int]:
-    """(columns, bytes of the header, lines of the header), blank lines before it included."""
+    """(columns, where the header starts, where it ends); blank lines before it are passed over."""
     import csv as reader
 
-    size = 0
-    while piece[size : size + 1] == b"\n":
-        size += 1
-    end = size + _first_record(piece[size:])
-    text = _decoded(name, piece[:end], 1)[size:]
+    start = 0
+    for _ in range(csv.skip):
+        start = piece.find(b"\n", start) + 1 or len(piece)
+    while piece[start : start + 1] == b"\n":
+        start += 1
+    if csv.skip and start >= len(piece):
+        raise SourceError(
+            name, None, f"it ends within the {csv.skip} lines skipped", "Correct csv.skip"
+        )
+    end = start + _first_record(piece[start:])
+    text = _decoded(name, piece[start:end], 1 + piece.count(b"\n", 0, start))
     rows = reader.reader(io.StringIO(text, newline=""), delimiter=csv.separator)
     found = [cell.strip() for cell in next(rows, [])]
     twice = [cell for at, cell in enumerate(found) if cell in found[:at] and cell]
     if twice:
         raise SourceError(
-            name, 1, f"column {twice[0]!r} is named twice", "Give every column its own name"
+            name,
+            1 + piece.count(b"\n", 0, start),
+            f"column {twice[0]!r} is named twice",
+            "Give every column its own name",
         )
     named = [cell or f"column {at}" for at, cell in enumerate(found, start=1)]
-    return named, end, piece.count(b"\n", 0, end)
+    return named, start, end
 
 
 def _first_record(piece: bytes) -> int:

@@ -37,7 +37,10 @@ Given = Annotated[Path, typer.Argument(help="The mapping file, as `source init` 
 
 @app.command("init")
 def init(
-    files: Annotated[list[Path], typer.Argument(help="Sales, and what belongs to them.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Sales, and what belongs to them; or the URL of a database."),
+    ],
     out: Annotated[Path, typer.Option(help="The mapping to write.")] = Path("mapping.yaml"),
     force: Annotated[bool, typer.Option(help="Write over a mapping that is there.")] = False,
 ) -> None:
@@ -45,15 +48,18 @@ def init(
     from forecast_core.mapping import SourceMapping, json_schema
     from forecast_core.mapping_guess import guess
     from forecast_core.mapping_guess_yaml import as_yaml
-    from resources.source_look import look_at
+    from resources.source_look import look_at, look_into
 
     if out.exists() and not force:
         raise typer.BadParameter(f"{out} is there already; choose another --out, or --force")
-    missing = [path for path in files if not path.exists()]
+    urls = [name for name in files if "://" in name]
+    paths = [Path(name) for name in files if name not in urls]
+    missing = [path for path in paths if not path.exists()]
     if missing:
         raise typer.BadParameter(f"{missing[0]}: there is no such file")
     try:
-        found = guess([look_at(path, out.parent, SAMPLE) for path in files])
+        looks = [look_at(path, out.parent, SAMPLE) for path in paths]
+        found = guess([*looks, *(look for url in urls for look in look_into(url, SAMPLE))])
     except ValueError as error:
         _fail(error)
     SourceMapping.parse(found.content)

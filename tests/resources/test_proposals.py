@@ -15,7 +15,7 @@ from forecast_core.mapping import SourceMapping
 from forecast_core.mapping_guess import guess
 from forecast_core.mapping_guess_yaml import as_yaml
 from resources.mapped_source import MappedSource
-from resources.source_look import look_at
+from resources.source_look import look_at, look_into
 
 Truth = tuple[float, int, int]  # units, series, stores
 MONDAY = date(2023, 1, 2)
@@ -199,9 +199,62 @@ def one_series(folder: Path) -> Truth:
     return sum(number(k) for k in range(90)), 1, 1
 
 
+def receipts_in_a_zone(folder: Path) -> Truth:
+    """A line a receipt, with the moment in local time: what a day sold is their sum."""
+    rows = [
+        f"{d}T{9 + k}:{17 * k % 60:02}:00+01:00,{item},{shop},{1 + number(at, k) // 3}"
+        for at, d in enumerate(days(60))
+        for item in ("007", "011")
+        for shop in ("a", "b")
+        for k in range(3)
+    ]
+    write(folder / "till.csv", "transaction_ts,PROD_ID,STR_NO,UNIT_QTY", rows)
+    return sum(float(row.rpartition(",")[2]) for row in rows), 4, 2
+
+
+def a_file_a_store(folder: Path) -> Truth:
+    """The store stands in the names of the files alone, beside a year that all share."""
+    units = 0
+    for store in ("Berlin", "Bonn", "Hamburg"):
+        rows = []
+        for at, d in enumerate(days(60)):
+            for item in ("0001", "0002"):
+                units += number(at, len(item), len(store))
+                rows.append(f"{d},{item},{number(at, len(item), len(store))}")
+        write(folder / f"sales_{store}_2023.csv", "date,sku,qty", rows)
+    return units, 6, 3
+
+
+def a_key_without_a_name(folder: Path) -> Truth:
+    """Nothing is named like an item, but one column makes the rows of a day differ."""
+    rows = [
+        f"{d:%d.%m.%Y};{ref};{number(at, len(ref))};{3 * number(at)},50"
+        for at, d in enumerate(days(60))
+        for ref in ("x1", "y22", "z333")
+    ]
+    write(folder / "export.csv", "Datum;Bezug;Absatz;Deckung", rows)
+    return sum(float(row.split(";")[2]) for row in rows), 3, 1
+
+
+def a_titled_report(folder: Path) -> Truth:
+    """Lines of a report's own before the header, as wide as the table."""
+    rows = [
+        f"{d};{item};{number(at, len(item))},5"
+        for at, d in enumerate(days(60))
+        for item in ("a", "bb")
+    ]
+    write(
+        folder / "report.csv",
+        "Absatz nach Artikel;;\nStand 2023-03-01;;\n\nTag;Artikel;Absatz",
+        rows,
+    )
+    return sum(number(at, n) + 0.5 for at in range(60) for n in (1, 2)), 2, 1
+
+
 LAYOUTS: tuple[Callable[[Path], Truth], ...] = (
     european, whole_weeks, dates_across, separate_prices, revenue_only, columnar, exported,
-    year_and_week, holidays_and_receipts, a_sheet, one_series,
+    year_and_week, holidays_and_receipts, a_sheet, one_series, receipts_in_a_zone, a_file_a_store,
+    a_key_without_a_name, a_titled_report,
 )  # fmt: skip
 
 
@@ -279,3 +332,39 @@ def test_every_guess_says_how_sure_it_is(tmp_path: Path) -> None:
     for part in ("item_id", "store_id", "units", "dept_id", "prices"):
         (line,) = [one for one in text.splitlines() if one.strip().startswith(f"{part}:")][:1]
         assert "(sure: " in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("s.jsonl", '{"date": "2023-01-02", "qty": 3}\n', "it is JSON"),
+        ("m.csv", "month,item,qty\n2023-01,a,3\n2023-02,a,4\n", "month names months"),
+        ("x.csv", "when,item,qty\nsoon,a,3\nlater,a,4\n", "no column that reads as a date: when"),
+    ],
+)
+def test_what_holds_no_sales_is_said_with_its_reason(
+    name: str, content: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=said):
+        guess([look_at(tmp_path / name, tmp_path, 1000)])
+
+
+def test_the_tables_of_a_database_are_told_apart_as_files_are(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    sold = pl.DataFrame({"day": days(60) * 2, "sku": ["a"] * 60 + ["b"] * 60, "qty": range(120)})
+    goods = pl.DataFrame({"sku": ["a", "b"], "category": ["x", "y"]})
+    for name, table in {"my sales": sold, "goods": goods}.items():
+        table.write_database(name, url, engine="sqlalchemy")
+    (tmp_path / "mapping.yaml").write_text(as_yaml(guess(look_into(url, 1000))))
+    source = MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged")
+    (store,) = source.stores()
+    read = source.sales(store, *source.span())
+    assert read["units"].sum() == sum(range(120))
+    assert set(read["dept_id"].unique()) == {"x", "y"}
+
+
+def test_a_password_is_never_written_into_a_mapping() -> None:
+    with pytest.raises(ValueError, match="its password would stand in the mapping") as raised:
+        look_into("postgresql+psycopg://reader:hunter2@host/shop", 10)
+    assert "hunter2" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -584,3 +585,17 @@ def test_a_clock_that_jumps_still_has_one_period(now: float, kind: Any) -> None:
     assert first <= now < last
     assert POLICY.period(kind, first) == (first, last) == POLICY.period(kind, last - 1)
     decide(Snapshot(now, "prod", tuple(waiting("serving"))), POLICY)
+
+
+def test_a_pass_leaves_the_garbage_collector_as_it_found_it() -> None:
+    one(waiting("backfill"))
+    assert gc.isenabled()
+    with pytest.raises(KeyError):
+        one([Request("r", Shape("backfill", "nowhere", (quote(0.1, "backfill"),)), NOW)])
+    assert gc.isenabled(), "after a pass that failed too"
+    gc.disable()
+    try:
+        one(waiting("backfill"))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -4,8 +4,10 @@ Belongs here: who they are in a store, and reading what their neighbours sell. D
 forecast itself (`forecast_core.rungs.cold_start`).
 """
 
+from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
 import polars as pl
 
 from forecast_core.cells import Cells
@@ -21,7 +23,7 @@ class Newcomers:
 
     def __init__(self, cleaned_sales: TableView) -> None:
         self._sales = cleaned_sales
-        self._known: dict[date, tuple[pl.DataFrame, dict[str, pl.DataFrame]]] = {}
+        self._known: dict[date, _Known] = {}
 
     def served(
         self,
@@ -42,10 +44,10 @@ class Newcomers:
         new = cold_start.newcomers_of(never, prices, ())
         if new.is_empty():
             return rows
-        levels, by_store = self._look(cutoff)
-        store = by_store.get(str(new["store_id"][0]))
-        shape = cold_start.weekdays(store, cutoff) if store is not None else {}
-        found = cold_start.forecast(new, levels, shape, cutoff, horizon)
+        known = self._look(cutoff)
+        own = known.sales.filter(store_id=str(new["store_id"][0]))
+        shape = {**known.weekdays, **cold_start.weekdays(own, cutoff)}
+        found = cold_start.forecast(new, known.levels, shape, cutoff, horizon)
         offered = prices.select("item_id", ds="date").unique()
         found = found.join(offered, on=["item_id", "ds"], how="semi").rename({"mean": "new"})
         has = pl.col("new").is_not_null()
@@ -58,10 +60,18 @@ class Newcomers:
             .drop("new")
         )
 
-    def _look(self, cutoff: date) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+    def _look(self, cutoff: date) -> "_Known":
         if cutoff not in self._known:
-            window = Cells(cutoff, cutoff).back(cold_start.DAYS)
-            sales = self._sales.frame(window, _READ)
-            parts = {str(k[0]): v for k, v in sales.partition_by("store_id", as_dict=True).items()}
-            self._known = {cutoff: (cold_start.levels(sales, cutoff), parts)}
+            sales = self._sales.frame(Cells(cutoff, cutoff).back(cold_start.DAYS), _READ)
+            levels, weekdays = cold_start.levels(sales, cutoff), cold_start.weekdays(sales, cutoff)
+            self._known = {cutoff: _Known(sales, levels, weekdays)}
         return self._known[cutoff]
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What all stores sold before a cutoff, and what neighbours are looked up in."""
+
+    sales: pl.DataFrame
+    levels: pl.DataFrame
+    weekdays: dict[str, np.ndarray]

@@ -5,7 +5,8 @@ with one, and retraining: nothing is fitted.
 
 An item that sells in other stores is taken to sell here as it does there, after the ratio of what
 the two stores sell of its department. One that is new everywhere sells as its department's items
-in the store do at about its price. Weekdays follow the department.
+in the store do at about its price. A department that the store has never sold, and so a store
+that opens, is taken to sell as it does in the other stores. Weekdays follow the department.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def levels(sales: pl.DataFrame, cutoff: date) -> pl.DataFrame:
 
 
 def weekdays(sales: pl.DataFrame, cutoff: date) -> dict[str, np.ndarray]:
-    """The share of each weekday (0 is Monday) in the sales of each department of one store."""
+    """The share of each weekday (0 is Monday) in what each department sold; others have none."""
     since = cutoff - timedelta(days=DAYS - 1)
     sold = (
         sales.filter(pl.col("date").is_between(since, cutoff))
@@ -62,7 +63,8 @@ def weekdays(sales: pl.DataFrame, cutoff: date) -> dict[str, np.ndarray]:
     for (dept,), rows in sold.group_by("dept_id"):
         share = np.zeros(7)
         share[rows["weekday"].to_numpy()] = rows["units"].to_numpy()
-        found[str(dept)] = share / share.sum() if share.sum() > 0 else _FLAT
+        if share.sum() > 0:
+            found[str(dept)] = share / share.sum()
     return found
 
 
@@ -78,13 +80,14 @@ def forecast(
     Args:
         newcomers: `item_id, store_id, dept_id, price` (null: unknown) of one store.
         known: `levels` of this store and of others; the newcomers' own rows here are not used.
-        shape: `weekdays` of this store.
+        shape: `weekdays` of this store, and of all stores for a department new to it.
     """
     if newcomers.is_empty():
         return means([], cutoff, np.empty((0, horizon)))
     store = str(newcomers["store_id"][0])
     here = known.filter(store_id=store).join(newcomers, on="item_id", how="anti")
     elsewhere = known.filter(pl.col("store_id") != store)
+    on_average = elsewhere.group_by("item_id", "dept_id").agg(pl.col("daily", "price").mean())
     ratio = _ratios(here, elsewhere)
     ordered = newcomers.sort("item_id")
     first = cutoff + timedelta(days=1)
@@ -92,9 +95,14 @@ def forecast(
     rows = []
     for item, dept, price in ordered.select("item_id", "dept_id", "price").iter_rows():
         away = elsewhere.filter(item_id=item)
-        daily = _as_elsewhere(away, ratio) if away.height else None
+        department = here.filter(dept_id=dept)
+        daily = _as_elsewhere(away, ratio)
+        if department.is_empty():
+            department = on_average.filter(dept_id=dept).sort("item_id")
+            if daily is None and away.height:
+                daily = float(away["daily"].to_numpy().mean())
         if daily is None:
-            daily = _STRANGER * _as_neighbours(here.filter(dept_id=dept), price)
+            daily = _STRANGER * _as_neighbours(department, price)
         rows.append(7 * daily * shape.get(dept, _FLAT)[ahead])
     return means(ordered["item_id"].to_list(), cutoff, np.array(rows))
 

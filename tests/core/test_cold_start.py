@@ -72,9 +72,21 @@ def test_its_own_rows_here_teach_nothing_and_nobody_to_ask_means_nothing(sales) 
     assert _forecast(hidden, _new("x", 1.1))["mean"].mean() == pytest.approx(
         _forecast(sales, _new("x", 1.1))["mean"].mean()
     )
-    alone = _forecast(sales, _new("x", 1.0, dept="EMPTY"), horizon=5)
+    alone = _forecast(sales, _new("x", 1.0, dept="EMPTY"), horizon=5)  # sold in no store
     assert alone["mean"].to_list() == [0.0] * 5
     assert _forecast(sales, _new("x", 1.0).clear()).is_empty()
+
+
+def test_a_store_that_opens_sells_as_the_others_do(sales) -> None:
+    """Neither it nor its departments have sold anything: nothing to take a ratio of."""
+    new = pl.concat([_new("i0", 1.0), _new("x", 1.1)]).with_columns(store_id=pl.lit("S3"))
+    known = cold_start.levels(sales, CUTOFF)
+    found = cold_start.forecast(new, known, cold_start.weekdays(sales, CUTOFF), CUTOFF, 28)
+    daily = dict(found.group_by("item_id").agg(pl.col("mean").mean()).iter_rows())
+    assert daily["i0"] == pytest.approx(15.0)  # 10 in one store, 20 in the other
+    assert daily["x"] == pytest.approx(0.8 * 15.0, rel=0.1)
+    weekend = found.filter(pl.col("ds").dt.weekday() >= 6)["mean"].mean()
+    assert weekend == pytest.approx(2 * found.filter(pl.col("ds").dt.weekday() < 6)["mean"].mean())
 
 
 def test_newcomers_have_a_price_to_come_and_no_sale_behind() -> None:

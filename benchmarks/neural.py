@@ -7,7 +7,6 @@ learns from these series alone or, as in the policy, from all of the stores' ser
 
 from __future__ import annotations
 
-import resource
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -25,6 +24,7 @@ from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs import gbm
 from forecast_core.rungs.neural import NETWORKS, NeuralSpec
 from resources import neural_process
+from resources.meter_share import cpu_clock
 
 HORIZON, AS_OF = 28, 1913
 STORES = ("CA_1", "TX_2", "WI_3")
@@ -35,11 +35,6 @@ def run(quick: bool) -> dict[str, float | int | str]:
     held = apart(_measure, STORES[:1] if quick else STORES, quick)
     figures: dict[str, float | int | str] = {**held.result, "peak_gb": held.peak_gb}
     return figures
-
-
-def _children_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _measure(stores: tuple[str, ...], quick: bool) -> dict[str, Any]:
@@ -74,12 +69,12 @@ def _measure(stores: tuple[str, ...], quick: bool) -> dict[str, Any]:
     history = _history(past, chosen, windows)
     small = replace(NeuralSpec(), steps=60) if quick else NeuralSpec()
     for network in NETWORKS[:1] if quick else NETWORKS:
-        began = _children_s()
+        began = cpu_clock()
         fitted = neural_process.fit(history, windows[0], replace(small, network=network))
         for day in windows:
             rows = neural_process.predict(fitted.artefact, history, day)
             runs.append(Run(network, day, windows[0], _named(rows, chosen), 0.0, 0.0))
-        spent[network] = _children_s() - began
+        spent[network] = cpu_clock() - began
     for day in windows:
         runs.append(Run("floor", day, day, backtest.run_floor(past, chosen, day, HORIZON), 0, 0))
     return {

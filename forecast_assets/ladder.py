@@ -22,7 +22,8 @@ from forecast_core.cells import Cells
 from forecast_core.prices import daily_prices
 from forecast_core.rungs import gbm, statistical
 from forecast_core.rungs.gbm import Fitted
-from forecast_core.segments import Group, Rung
+from forecast_core.rungs.neural import NeuralError
+from forecast_core.segments import RUNGS, Group, Rung
 from resources import Settings
 from resources.table_view import TableView
 
@@ -52,12 +53,13 @@ class Serving:
     raw_prices: TableView
     demand_segments: TableView
     calendar: pl.DataFrame
+    warn: Callable[[str], None]
     models: dict[bytes, gbm.Model] = field(default_factory=dict)
 
     @cached_property
     def networks(self) -> Networks:
         """The networks of the run, each asked once for all stores."""
-        return Networks(self.cleaned_sales)
+        return Networks(self.cleaned_sales, self.warn)
 
 
 @dataclass(frozen=True)
@@ -99,19 +101,14 @@ Forecast = Callable[[Asked, bytes, pl.DataFrame], pl.DataFrame]
 class Step:
     """One rung of the ladder.
 
-    `fit` learns from the group's members (`demand_segments` rows of all stores). `forecast` gives
+    `fit` learns from the group's members (`demand_segments` rows of all stores, never none). It
+    raises NeuralError or NoExamplesError where it cannot. `forecast` gives
     (item_id, ds, mean) for those of one store from what was learnt; whoever it leaves out, or
     gives no finite mean, keeps the floor.
     """
 
     fit: Fit
     forecast: Forecast
-
-
-def nothing_to_learn(asked: Training, members: pl.DataFrame) -> Fitted:
-    """The fit of a rung that needs none: an artefact of its name."""
-    artefact = f'{{"kind": "{asked.group.rung}"}}'.encode()
-    return Fitted(artefact, {"series": float(members.height)})
 
 
 def _choose_methods(asked: Training, members: pl.DataFrame) -> Fitted:
@@ -137,8 +134,6 @@ def _by_method(asked: Asked, artefact: bytes, members: pl.DataFrame) -> pl.DataF
 
 
 def _fit_shared(asked: Training, members: pl.DataFrame) -> Fitted:
-    if members.is_empty():
-        return Fitted(NOTHING_LEARNT, {"series": 0.0})
     spec = gbm.GbmSpec.of_size(asked.group.features, members.height)
     spec = replace(spec, **champions(asked.settings, asked.group.name))
     return backtest.fit_gbm(asked.past, members, asked.cutoff, asked.days, spec)
@@ -155,14 +150,12 @@ def _by_shared(asked: Asked, artefact: bytes, members: pl.DataFrame) -> pl.DataF
 
 
 def _fit_network(asked: Training, members: pl.DataFrame) -> Fitted:
-    return fit_network(asked.cleaned_sales, members, asked.cutoff, asked.days)
+    return fit_network(asked.past, members, asked.cutoff, asked.days)
 
 
 def _by_network(asked: Asked, artefact: bytes, members: pl.DataFrame) -> pl.DataFrame:
     everyone = asked.of.demand_segments.latest(asked.cutoff).filter(segment_group=asked.group)
-    return asked.of.networks.forecast(
-        artefact, everyone, asked.store_id, asked.cutoff, asked.horizon
-    )
+    return asked.of.networks.forecast(artefact, everyone, asked.store_id, asked.cutoff)
 
 
 LADDER: Mapping[Rung, Step] = {
@@ -170,3 +163,21 @@ LADDER: Mapping[Rung, Step] = {
     "gbm": Step(_fit_shared, _by_shared),
     "neural": Step(_fit_network, _by_network),
 }
+
+
+def fit_or_below(
+    asked: Training, members: pl.DataFrame, warn: Callable[[str], None]
+) -> tuple[Rung, Fitted]:
+    """The group's rung fitted on its members, or the next one below that can be; which it is.
+
+    A group that is served by another rung than its own is due again at the next training.
+    """
+    own = asked.group.rung
+    if members.is_empty():
+        return own, Fitted(NOTHING_LEARNT, {"series": 0.0})
+    for rung in reversed(RUNGS[1 : RUNGS.index(own) + 1]):
+        try:
+            return rung, LADDER[rung].fit(asked, members)
+        except (NeuralError, gbm.NoExamplesError) as error:
+            warn(f"{asked.group.name} goes without {rung} until the next training: {error}")
+    return RUNGS[0], Fitted(NOTHING_LEARNT, {"series": float(members.height)})

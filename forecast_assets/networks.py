@@ -4,66 +4,93 @@ Belongs here: reading what a network learns from, over all stores at once. Does 
 (`forecast_core.rungs.neural`) or its process (`resources.neural_process`).
 """
 
-from datetime import date
+from collections.abc import Callable
+from datetime import date, timedelta
 
 import polars as pl
 
+from forecast_core.backtest import KEY, MEANS, Load, Past
 from forecast_core.cells import Cells
 from forecast_core.rungs.gbm import Fitted
-from forecast_core.rungs.neural import NeuralSpec
+from forecast_core.rungs.neural import NeuralError, NeuralSpec
 from resources import neural_process
 from resources.table_view import TableView
 
-NOBODY = b'{"kind": "none"}'  # a group without members has no network
-_MEANS = {"item_id": pl.String, "ds": pl.Date, "mean": pl.Float64}
+_READ = ["item_id", "store_id", "date", "units"]
 
 
-def fit_network(
-    cleaned_sales: TableView, members: pl.DataFrame, cutoff: date, horizon: int
-) -> Fitted:
-    """A network of the group's members, in a process of its own."""
-    if members.is_empty():
-        return Fitted(NOBODY, {"series": 0.0})
+def fit_network(past: Past, members: pl.DataFrame, cutoff: date, horizon: int) -> Fitted:
+    """A network of the members, in a process of its own.
+
+    Raises:
+        NeuralError: what that process says, or that it died.
+    """
     spec = NeuralSpec(horizon=horizon)
-    return neural_process.fit(
-        _panel(cleaned_sales, members, cutoff, spec.history_days), cutoff, spec
-    )
+    return neural_process.fit(_panel(past.sales, members, cutoff, spec.history_days), cutoff, spec)
+
+
+class NeuralChallenger:
+    """The neural rung in a contest (`forecast_core.contest.Challenger`)."""
+
+    def fit(self, past: Past, members: pl.DataFrame, cutoff: date, horizon: int) -> bytes:
+        """As the policy's neural groups are fitted."""
+        return fit_network(past, members, cutoff, horizon).artefact
+
+    def predict(
+        self, artefact: bytes, past: Past, members: pl.DataFrame, cutoff: date
+    ) -> pl.DataFrame:
+        """(item_id, store_id, ds, mean) of the members."""
+        return _forecast(artefact, past.sales, members, cutoff)
 
 
 class Networks:
-    """Forecasts by network and cutoff: a child is started once, whatever the number of stores."""
+    """Forecasts by network and cutoff: a child is started once, whatever the number of stores.
 
-    def __init__(self, cleaned_sales: TableView) -> None:
-        self._sales = cleaned_sales
+    A child that fails leaves its items to the floor, and `warn` is told why: a night goes on.
+    """
+
+    def __init__(self, cleaned_sales: TableView, warn: Callable[[str], None]) -> None:
+        self._sales, self._warn = cleaned_sales, warn
         self._held: dict[tuple[bytes, date], pl.DataFrame] = {}
 
     def forecast(
-        self, artefact: bytes, everyone: pl.DataFrame, store_id: str, cutoff: date, horizon: int
+        self, artefact: bytes, everyone: pl.DataFrame, store_id: str, cutoff: date
     ) -> pl.DataFrame:
         """(item_id, ds, mean) of one store's members; `everyone` are those of all stores."""
-        if artefact == NOBODY or everyone.is_empty():
-            return pl.DataFrame(schema=_MEANS)
         if (artefact, cutoff) not in self._held:
-            panel = _panel(self._sales, everyone, cutoff, NeuralSpec().input_days)
-            self._held[artefact, cutoff] = neural_process.predict(artefact, panel, cutoff)
-        own = everyone.filter(store_id=store_id).select("item_id", "store_id")
-        named = own.with_columns(unique_id=pl.concat_str("item_id", "store_id", separator="|"))
-        rows = self._held[artefact, cutoff].join(named, on="unique_id")
-        ahead = (pl.col("ds") - pl.lit(cutoff)).dt.total_days()
-        return rows.filter(ahead <= horizon).select(list(_MEANS)).sort("item_id", "ds")
+            self._held[artefact, cutoff] = self._run(artefact, everyone, cutoff)
+        own = self._held[artefact, cutoff].filter(store_id=store_id)
+        return own.select("item_id", "ds", "mean").sort("item_id", "ds")
+
+    def _run(self, artefact: bytes, everyone: pl.DataFrame, cutoff: date) -> pl.DataFrame:
+        def sales(store: str, first: date, last: date) -> pl.DataFrame:
+            return self._sales.frame(Cells(first, last, (store,)), _READ)
+
+        try:
+            return _forecast(artefact, sales, everyone, cutoff)
+        except NeuralError as error:
+            self._warn(f"{everyone.height} item-stores stay on the floor: {error}")
+            return pl.DataFrame(schema=MEANS)
 
 
-def _panel(
-    cleaned_sales: TableView, members: pl.DataFrame, cutoff: date, days: int
-) -> pl.DataFrame:
+def _forecast(artefact: bytes, sales: Load, members: pl.DataFrame, cutoff: date) -> pl.DataFrame:
+    panel = _panel(sales, members, cutoff, NeuralSpec().input_days)
+    found = neural_process.predict(artefact, panel, cutoff)
+    return found.join(_named(members), on="unique_id").select(list(MEANS))
+
+
+def _named(members: pl.DataFrame) -> pl.DataFrame:
+    return members.select(*KEY, unique_id=pl.concat_str(*KEY, separator="|"))
+
+
+def _panel(sales: Load, members: pl.DataFrame, cutoff: date, days: int) -> pl.DataFrame:
     """`unique_id, ds, y` of the members over the days before the cutoff."""
-    parts = []
-    for (store_id,), own in members.partition_by("store_id", as_dict=True).items():
-        window = Cells(cutoff, cutoff, (str(store_id),)).back(days)
-        sales = cleaned_sales.frame(window, ["item_id", "store_id", "date", "units"])
-        parts.append(sales.join(own.select("item_id"), on="item_id", how="semi"))
+    parts = [
+        sales(str(store), cutoff - timedelta(days=days - 1), cutoff).join(
+            _named(own), on="item_id", how="semi"
+        )
+        for (store,), own in members.partition_by("store_id", as_dict=True).items()
+    ]
     return pl.concat(parts).select(
-        pl.concat_str("item_id", "store_id", separator="|").alias("unique_id"),
-        ds="date",
-        y="units",
+        pl.concat_str(*KEY, separator="|").alias("unique_id"), ds="date", y="units"
     )

@@ -32,10 +32,13 @@ FULL = "full"
 class Challenger(Protocol):
     """A rung that is fitted and run by someone else, such as the neural one's own process."""
 
-    def __call__(
-        self, past: Past, members: pl.DataFrame, cutoff: date, horizon: int
-    ) -> tuple[pl.DataFrame, float, float]:
-        """Forecasts (item_id, store_id, ds, mean), CPU-seconds of fitting and of predicting."""
+    def fit(self, past: Past, members: pl.DataFrame, cutoff: date, horizon: int) -> bytes:
+        """What it has learnt from the members by the cutoff."""
+
+    def predict(
+        self, artefact: bytes, past: Past, members: pl.DataFrame, cutoff: date
+    ) -> pl.DataFrame:
+        """Forecasts (item_id, store_id, ds, mean) of the members, over the horizon of the fit."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Setup:
         refit: fit anew at every window, so that the age of a fit can be told from its windows.
         trial_series: series a segment on which the statistical rung is tried where it does not
             serve.
-        challengers: name -> further rungs, tried on the series that `challenged` names.
+        challengers: name -> further rungs, tried on the series that `challenged` names; whose
+            work is done in another process is timed if the clock counts that process.
     """
 
     spec: gbm.GbmSpec = field(default_factory=gbm.GbmSpec)
@@ -100,6 +104,7 @@ def contest(
     members = {day: classified(past, series, day, policy) for day in windows}
     runs: list[Run] = []
     models: dict[tuple[str, date], tuple[gbm.Model, float]] = {}
+    fits: dict[str, tuple[date, bytes, float]] = {}
     for day in windows:
         known = members[day]
         rows, spent = watch(backtest.run_floor, past, known, day, horizon)
@@ -123,9 +128,13 @@ def contest(
             by_rung[name] = Run(name, day, trained, rows, fit_s, spent)
         chosen = known if setup.challenged is None else setup.challenged(known)
         for name, challenger in setup.challengers.items():
-            if not chosen.is_empty():
-                rows, fit_s, spent = challenger(past, chosen, day, horizon)
-                by_rung[name] = Run(name, day, day, rows, fit_s, spent)
+            if chosen.is_empty():
+                continue
+            if setup.refit or name not in fits:
+                fits[name] = (day, *watch(challenger.fit, past, chosen, day, horizon))
+            trained, artefact, fit_s = fits[name]
+            rows, spent = watch(challenger.predict, artefact, past, chosen, day)
+            by_rung[name] = Run(name, day, trained, rows, fit_s, spent)
         runs += [*by_rung.values(), _governed(past, known, day, horizon, by_rung, watch)]
     return Contest(horizon, tuple(runs), members)
 
@@ -138,12 +147,21 @@ def _governed(
     by_rung: Mapping[str, Run],
     watch: _Watch,
 ) -> Run:
-    """Each series by the rung its segment earns, then aligned; it pays for those it used."""
+    """Each series by the rung its segment earns, then aligned.
+
+    It pays the floor of everyone, and of each rung above it the part of the series that it uses.
+    """
     used = []
-    for rung in RUNGS[1:]:
+    fit_s, predict_s = 0.0, by_rung["floor"].predict_s
+    for rung in (name for name in RUNGS[1:] if name in by_rung):
+        run = by_rung[rung]
         own = members.filter(rung=rung).select(KEY)
-        if rung in by_rung and not own.is_empty():
-            used.append(by_rung[rung].rows.join(own, on=list(KEY), how="semi"))
+        mine = run.rows.join(own, on=list(KEY), how="semi")
+        if not mine.is_empty():
+            used.append(mine)
+            part = mine.height / run.rows.height
+            fit_s += part * run.fit_s
+            predict_s += part * run.predict_s
     rows, spent = watch(
         backtest.aligned,
         past,
@@ -152,14 +170,7 @@ def _governed(
         day,
         horizon,
     )
-    return Run(
-        GOVERNED,
-        day,
-        by_rung["gbm"].trained_to,
-        rows,
-        by_rung["gbm"].fit_s,
-        spent + by_rung["gbm"].predict_s + by_rung["floor"].predict_s,
-    )
+    return Run(GOVERNED, day, by_rung["gbm"].trained_to, rows, fit_s, spent + predict_s)
 
 
 def _statistical_members(members: pl.DataFrame, trial_series: int) -> pl.DataFrame:

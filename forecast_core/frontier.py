@@ -23,7 +23,7 @@ from forecast_core.calibration import spreads
 from forecast_core.contest import GOVERNED, Contest, Run
 from forecast_core.quantiles import with_quantiles
 from forecast_core.rungs.frames import published
-from forecast_core.segments import RUNGS, SegmentPolicy
+from forecast_core.segments import RUNGS, Rung, SegmentPolicy
 
 PERIOD_DAYS = 28  # costs and values of the levers are per so many days
 
@@ -275,7 +275,7 @@ class _Options:
         floor_rows = runs["floor"].rows.join(own.select(KEY), on=list(KEY), how="semi")
         self.base = sold(past, floor_rows).sort(*KEY, "ds")
 
-    def rows(self, rung: str) -> list[tuple[str, int, float, float]]:
+    def rows(self, rung: Rung) -> list[tuple[str, int, float, float]]:
         now = self.runs[rung]
         cost, error = self._cost(now), self._error(self._means(now))
         out = [("none", 0, cost, error)]

@@ -6,6 +6,7 @@ charging (`meter`), or splitting exactly (`forecast_core.settlement`).
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Sequence
 
@@ -14,8 +15,14 @@ from resources.meter import Meter
 from resources.meter_step import AnyContext
 
 
+def cpu_clock() -> float:
+    """CPU-seconds of this process and of its children that have ended, such as a network's."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
 class Laps:
-    """CPU-seconds of this process by share, told to the meter at every lap.
+    """CPU-seconds by share, children's too, told to the meter at every lap.
 
     `method` names the driver in the ledger (`x_method`): fit_seconds, predict_seconds. What served
     everyone (reading, aligning) is a lap of all shares, divided by the series of each.
@@ -28,11 +35,11 @@ class Laps:
 
     def start(self) -> None:
         """Begin a lap here: what was done since the last one served nobody named."""
-        self._began = time.process_time()
+        self._began = cpu_clock()
 
     def lap(self, *shares: Share) -> None:
         """What was done since the last lap served `shares`, each by its number of series."""
-        now = time.process_time()
+        now = cpu_clock()
         taken, self._began = now - self._began, now
         for share, part in zip(shares, _parts(shares), strict=True):
             self.seconds[share] = self.seconds.get(share, 0.0) + taken * part

@@ -7,7 +7,6 @@ Both take a sample of whole stores: a comparison needs many series, not all of t
 """
 
 import base64
-import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from forecast_assets.networks import NeuralChallenger
 from forecast_assets.partitions import ANY_PARTITION, CUTOFF_DAYS, MONTH_OF_CUTOFF
 from forecast_assets.past import past_of
 from forecast_core import backtest, frontier, frontier_plot
@@ -27,6 +27,7 @@ from forecast_core.schema import TABLES
 from forecast_core.segments import SegmentPolicy
 from resources import DataSpan, Settings
 from resources.meter import Meter, metered
+from resources.meter_share import cpu_clock
 from resources.table_view import TableView
 
 WINDOWS = 3
@@ -76,9 +77,8 @@ def eval_backtest(
     windows = backtest.origins(as_of, settings.horizon, config.windows)
     spec = GbmSpec.of_size("full", series.height)
     _warm_up()
-    held = contest(
-        past, series, windows, settings.horizon, segment_policy, time.process_time, Setup(spec)
-    )
+    setup = Setup(spec, **_challenge(segment_policy))
+    held = contest(past, series, windows, settings.horizon, segment_policy, cpu_clock, setup)
     by = _scales(cleaned_sales, series, span.first, held)
     scored = frontier.by_segment(past, held, by, _usd_per_cpu_s(meter))
     levels = frontier.by_level(past, held, by)
@@ -141,11 +141,10 @@ def eval_levers(
         GbmSpec(per_origin=2, rounds=120, learning_rate=0.1),
         features=("full", "reduced", "minimal"),
         refit=True,
+        **_challenge(segment_policy),
     )
     _warm_up()
-    held = contest(
-        past, series, windows, settings.horizon, segment_policy, time.process_time, setup
-    )
+    held = contest(past, series, windows, settings.horizon, segment_policy, cpu_clock, setup)
     rows = frontier.lever_backtests(past, held, segment_policy, _usd_per_cpu_s(meter))
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     rows.write_parquet(settings.state_dir / "lever_backtests.parquet")
@@ -158,6 +157,16 @@ def _conform(name: str, rows: pl.DataFrame, as_of: date) -> pl.DataFrame:
     dated = rows.with_columns(as_of=pl.lit(as_of))
     missing = [column for column in table.columns if column not in dated.columns]
     return table.conform(dated.with_columns(pl.lit(None).alias(column) for column in missing))
+
+
+def _challenge(policy: SegmentPolicy) -> dict[str, Any]:
+    """The neural rung on its own series, where the policy has it serve any."""
+    if not any(group.enabled and group.rung == "neural" for group in policy.content.groups):
+        return {}
+    return {
+        "challengers": {"neural": NeuralChallenger()},
+        "challenged": lambda members: members.filter(rung="neural"),
+    }
 
 
 def _warm_up() -> None:

@@ -11,7 +11,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from forecast_assets.ladder import LADDER, NOTHING_LEARNT, Training
+from forecast_assets.ladder import Training, fit_or_below
 from forecast_assets.partitions import (
     ALIGNMENT,
     ANY_PARTITION,
@@ -64,26 +64,24 @@ def forecasters(
     laps = Laps(meter, context, "fit_seconds")
     past = past_of(cleaned_sales, feature_sales, raw_calendar, span.frequency.step)
 
-    def fit(name: str, members: pl.DataFrame) -> Fitted:
+    days = span.days(settings.horizon)
+
+    def fit(name: str, members: pl.DataFrame) -> tuple[str, Fitted]:
         if name == ALIGNMENT:
             if span.frequency.weekly:  # a shape is of weekdays
-                return Fitted(alignment.Shapes((), (), {}, {}).to_bytes(), {"stores": 0.0})
-            return _shapes(cleaned_sales, raw_calendar, segments, cutoff, settings.horizon)
+                return name, Fitted(alignment.Shapes((), (), {}, {}).to_bytes(), {"stores": 0.0})
+            return name, _shapes(cleaned_sales, raw_calendar, segments, cutoff, settings.horizon)
         if name == SPREAD:
-            return _spread(past, segments, cutoff, span.days(settings.horizon), segment_policy)
+            return name, _spread(past, segments, cutoff, days, segment_policy)
         group = segment_policy.group(name)
-        if group.rung not in LADDER:
-            return Fitted(NOTHING_LEARNT, {"series": float(members.height)})
-        days = span.days(settings.horizon)
         asked = Training(group, cutoff, days, past, cleaned_sales, settings)
-        return LADDER[group.rung].fit(asked, members)
+        return fit_or_below(asked, members, context.log.warning)
 
     rows = []
     for name in context.partition_keys:
         for_all = name in (ALIGNMENT, SPREAD)
         members = segments if for_all else served(segments, name)
-        one = fit(name, members)
-        rung = name if for_all else segment_policy.group(name).rung
+        rung, one = fit(name, members)
         version = f"{cutoff:%Y%m%d}-{hashlib.sha256(one.artefact).hexdigest()[:8]}"
         laps.lap(Share(rung, version, name, series=members.height))
         context.log.info(f"{name}: {members.height} item-stores, {one.drivers}")

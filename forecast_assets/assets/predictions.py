@@ -128,7 +128,9 @@ def prediction_daily(
     terms = terms_of(context.instance, context.run)
     laps = Laps(meter, context, "predict_seconds")
     rungs = {group.name: group.rung for group in segment_policy.content.groups}
-    serving = Serving(cleaned_sales, feature_sales, raw_prices, demand_segments, raw_calendar)
+    serving = Serving(
+        cleaned_sales, feature_sales, raw_prices, demand_segments, raw_calendar, context.log.warning
+    )
     newcomers = Newcomers(cleaned_sales)
     closing = CLOSED in raw_prices.columns()
 

@@ -1,9 +1,13 @@
 """The statistical rung: one small model a series, chosen for its demand class.
 
-Belongs here: intermittent-demand methods from statsforecast, and choosing among them on the last
+Belongs here: methods of statsforecast for each demand class, and choosing among them on the last
 weeks. Does not: series that earn a shared model (`gbm`).
 
-Sources: Croston (1972), Syntetos and Boylan (2005), Teunter, Syntetos and Babai (2011).
+Where sales are rare a weekday shows nothing: methods for intermittent demand, all of them flat.
+Where something sells on most days: exponential smoothing by weekday, ETS and Theta.
+
+Sources: Croston (1972), Syntetos and Boylan (2005), Teunter, Syntetos and Babai (2011);
+Hyndman and Khandakar (2008), Assimakopoulos and Nikolopoulos (2000).
 """
 
 from __future__ import annotations
@@ -23,16 +27,29 @@ HISTORY_DAYS = 365
 TRIAL_DAYS = 28
 TRIAL_SERIES = 200  # a class is judged on at most so many series
 _TOO_SHORT = 2  # days of history under which a model has nothing to go on
+_WEEK = 7
+_SEASONAL_DAYS = 3 * _WEEK  # under which nothing is known of weekdays
+_RARE = ("sba", "croston", "tsb", "adida")
+_STEADY = ("seasonal", "ets", "theta", "adida")  # the first of each serves where none was chosen
+_BY_WEEKDAY = ("seasonal", "ets", "theta")
 
 
-def _candidates() -> Mapping[str, Any]:
-    from statsforecast.models import ADIDA, TSB, CrostonOptimized, CrostonSBA
+def candidates(demand: str) -> tuple[str, ...]:
+    """The methods tried for a demand class, the cheapest first."""
+    return _STEADY if demand in ("smooth", "erratic") else _RARE
+
+
+def _models() -> Mapping[str, Any]:
+    from statsforecast import models
 
     return {
-        "sba": CrostonSBA(),
-        "croston": CrostonOptimized(),
-        "tsb": TSB(alpha_d=0.1, alpha_p=0.1),
-        "adida": ADIDA(),
+        "sba": models.CrostonSBA(),
+        "croston": models.CrostonOptimized(),
+        "tsb": models.TSB(alpha_d=0.1, alpha_p=0.1),
+        "adida": models.ADIDA(),
+        "seasonal": models.SeasonalExponentialSmoothingOptimized(season_length=_WEEK),
+        "ets": models.AutoETS(season_length=_WEEK, model="ANA"),
+        "theta": models.Theta(season_length=_WEEK),
     }
 
 
@@ -65,12 +82,13 @@ def trial(
     grid = _history(sales, items, cutoff)
     past, truth = grid.values["units"][:, :-TRIAL_DAYS], grid.values["units"][:, -TRIAL_DAYS:]
     found: dict[str, dict[str, tuple[float, int]]] = {}
-    for method in _candidates():
-        errors = (_run(past, [method] * len(grid.items), TRIAL_DAYS) - truth) ** 2
-        for row, item in enumerate(grid.items):
-            total, days = found.setdefault(classes[item], {}).get(method, (0.0, 0))
-            mine = errors[row][np.isfinite(errors[row])]
-            found[classes[item]][method] = (total + float(mine.sum()), days + len(mine))
+    row_of = {item: row for row, item in enumerate(grid.items)}
+    for demand, of in taken.items():
+        rows = [row_of[item] for item in of[:TRIAL_SERIES]]
+        for method in candidates(demand):
+            errors = (_run(past[rows], [method] * len(rows), TRIAL_DAYS) - truth[rows]) ** 2
+            known = errors[np.isfinite(errors)]
+            found.setdefault(demand, {})[method] = (float(known.sum()), len(known))
     return found
 
 
@@ -89,8 +107,8 @@ def predict(
     """(item_id, ds, mean) of the items of one store; mean is NaN where history is too short."""
     methods = json.loads(fitted)["methods"]
     grid = _history(sales, sorted(classes), cutoff)
-    fallback = "sba"  # a class that was absent when the choice was made
-    chosen = [methods.get(classes[item], fallback) for item in grid.items]
+    # A class that was absent when the choice was made is served by the cheapest.
+    chosen = [methods.get(classes[item], candidates(classes[item])[0]) for item in grid.items]
     return means(grid.items, cutoff, _run(grid.values["units"], chosen, horizon))
 
 
@@ -101,7 +119,7 @@ def _history(sales: pl.DataFrame, items: Sequence[str], cutoff: date) -> Grid:
 
 def _run(history: np.ndarray, methods: Sequence[str], horizon: int) -> np.ndarray:
     """Forecast each row by its method: [rows, horizon], NaN for a history that is too short."""
-    models = _candidates()
+    models = _models()
     found = np.full((len(methods), horizon), np.nan)
     for row, method in enumerate(methods):
         known = history[row][np.isfinite(history[row])]
@@ -110,5 +128,21 @@ def _run(history: np.ndarray, methods: Sequence[str], horizon: int) -> np.ndarra
         if not known.any():
             found[row] = 0.0
             continue
+        if method in _BY_WEEKDAY:
+            if len(known) >= _SEASONAL_DAYS:
+                known = _gapless(history[row])
+            else:
+                method = _RARE[0]
         found[row] = models[method].forecast(y=known.astype(np.float64), h=horizon)["mean"]
     return found
+
+
+def _gapless(history: np.ndarray) -> np.ndarray:
+    """From the first known day to the last, a day without one as its weekday is on average."""
+    since = history[np.isfinite(history).argmax() :]
+    padded = np.full(-(-len(since) // _WEEK) * _WEEK, np.nan)
+    padded[: len(since)] = since
+    weeks = padded.reshape(-1, _WEEK)
+    known = np.isfinite(weeks)
+    usual = np.where(known, weeks, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known, weeks, usual).ravel()[: len(since)]

@@ -1,7 +1,7 @@
 """The contest of rungs and its frontier: scores that add up, costs that are shared out whole."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
 from xml.etree import ElementTree
@@ -147,3 +147,56 @@ def test_the_levers_read_what_the_contest_measured(past, held, policy) -> None:
     )
     seconds = run.fit_s * frontier.PERIOD_DAYS / group.retrain_days + 28 * run.predict_s
     assert base["cost"][0] == pytest.approx(share * seconds * USD)
+
+
+class _Constant:
+    """A challenger that forecasts five a day for everyone, and notes its fits."""
+
+    def __init__(self) -> None:
+        self.fits: list[date] = []
+
+    def fit(self, past: Past, members: pl.DataFrame, cutoff: date, horizon: int) -> bytes:
+        self.fits.append(cutoff)
+        return bytes([horizon])
+
+    def predict(
+        self, artefact: bytes, past: Past, members: pl.DataFrame, cutoff: date
+    ) -> pl.DataFrame:
+        days = pl.DataFrame({"ds": [cutoff + timedelta(days=k + 1) for k in range(artefact[0])]})
+        rows = members.select("item_id", "store_id").join(days, how="cross")
+        return rows.with_columns(mean=pl.lit(5.0))
+
+
+def test_a_challenger_is_fitted_once_and_serves_what_the_policy_gives_it(past) -> None:
+    content = yaml.safe_load((ROOT / "policies" / "segments.yaml").read_text())
+    neural = next(group for group in content["groups"] if group["rung"] == "neural")
+    neural |= {"enabled": True, "when": {"abc": ["A"]}}
+    series = pl.concat(past.sales(s, SPEC.first, SPEC.last) for s in SPEC.store_ids)
+    windows = backtest.origins(SPEC.last, HORIZON, 2)
+    constant, ticks = _Constant(), count()
+    held = contest(
+        past,
+        series.select(LEVELS).unique(),
+        windows,
+        HORIZON,
+        SegmentPolicy.parse(content),
+        lambda: next(ticks),
+        Setup(
+            GbmSpec(threads=1, rounds=5, per_origin=2, min_data_in_leaf=50),
+            challengers={"neural": constant},
+            challenged=lambda members: members.filter(rung="neural"),
+        ),
+    )
+    assert constant.fits == windows[:1]
+    for day in windows:
+        runs = {run.forecaster: run for run in held.runs if run.cutoff == day}
+        served = held.members[day].filter(rung="neural").select("item_id", "store_id")
+        assert runs["neural"].trained_to == windows[0]
+        assert runs["neural"].rows.height == HORIZON * served.height > 0
+        # The network's fit is paid whole, the shared one by the part of its series that it serves.
+        shared = runs["gbm"].rows.join(
+            held.members[day].filter(rung="gbm"), on=["item_id", "store_id"], how="semi"
+        )
+        part = shared.height / runs["gbm"].rows.height
+        assert 0 < part < 1
+        assert runs[GOVERNED].fit_s == pytest.approx(1 + part)

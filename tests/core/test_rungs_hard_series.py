@@ -217,6 +217,37 @@ def test_the_statistical_rung_leaves_out_only_what_has_no_history(sales: pl.Data
     assert level["all_zero"] == 0.0
 
 
+@pytest.mark.parametrize("method", statistical.candidates("smooth"))
+def test_every_method_for_what_sells_daily_forecasts_hard_series(
+    sales: pl.DataFrame, method: str
+) -> None:
+    classes = dict.fromkeys(_histories(), "smooth")
+    rows = statistical.predict(
+        statistical.artefact({"smooth": method}), sales, classes, CUTOFF, HORIZON
+    )
+    assert _whole(rows.filter(pl.col("mean").is_finite()), sorted(set(classes) - {"one_day"}))
+    level = dict(rows.group_by("item_id").agg(pl.col("mean").mean()).iter_rows())
+    assert level["constant"] == pytest.approx(3.0, rel=0.01)
+    assert level["busy"] == pytest.approx(level["gaps"], rel=0.35)
+
+
+def test_steady_sales_get_their_weekdays_even_with_gaps() -> None:
+    """Twice as much on Saturdays; a month of Wednesdays is missing, and today is known."""
+    days = [CUTOFF - timedelta(days=k) for k in range(200)][::-1]
+    kept = [d for d in days if not (d.weekday() == 2 and 30 < (CUTOFF - d).days < 60)]
+    units = np.random.default_rng(5).poisson([16 if d.weekday() == 5 else 8 for d in kept])
+    of = pl.DataFrame({"item_id": "a", "date": kept, "units": units.astype(float)})
+    errors = statistical.trial(of, {"a": "smooth"}, CUTOFF)["smooth"]
+    assert set(errors) == set(statistical.candidates("smooth")) and "ets" in errors
+    chosen = statistical.choose({"smooth": errors})
+    assert chosen["smooth"] in ("seasonal", "ets", "theta")
+    rows = statistical.predict(
+        statistical.artefact(chosen), of, {"a": "smooth"}, CUTOFF, HORIZON
+    ).with_columns(saturday=pl.col("ds").dt.weekday() == 6)
+    by = dict(rows.group_by("saturday").agg(pl.col("mean").mean()).iter_rows())
+    assert by[True] == pytest.approx(16, rel=0.3) and by[False] == pytest.approx(8, rel=0.15)
+
+
 ITEMS = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
 
 

@@ -8,8 +8,9 @@ Assets with different partitions cannot share a run, so a cycle is a short list 
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -38,11 +39,18 @@ class Stage:
     end: str | None = None
     covers: bool = False  # it gives every item its first forecast of the cycle
     optional: bool = False  # refused by admission it is put off, and the cycle goes on
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the first asset
 
     @property
     def tags(self) -> dict[str, str]:
         """The run tags that make Dagster take the range as one run."""
         return {RANGE_START: self.start, RANGE_END: self.end} if self.start and self.end else {}
+
+    @property
+    def run_config(self) -> dict[str, Any]:
+        """As Dagster takes it."""
+        ops = {"ops": {self.assets[0]: {"config": dict(self.config)}}} if self.config else {}
+        return {**QUIET, **ops}
 
 
 @dataclass(frozen=True)
@@ -121,14 +129,25 @@ class Cycle:
             optional=True,
         )
 
-    def backtesting(self, windows: int) -> Iterator[Stage]:
-        """Earlier origins to learn from, then every rung at past cutoffs, and the levers."""
+    def backtesting(self, windows: int, series: int, levers: bool = True) -> Iterator[Stage]:
+        """Earlier origins to learn from, then every rung at past cutoffs, and the levers.
+
+        `series`: whole stores are tried until so many series are reached.
+        """
         back = self.feature_days + (windows + 1) * self.horizon
         since = max(self.first, self.cutoff - timedelta(days=back))
         day = self.cutoff.isoformat()
         yield Stage("build earlier features", ("feature_sales",), *self._months(since, self.cutoff))
-        yield Stage("backtest every rung", ("eval_backtest",), day, day, optional=True)
-        yield Stage("backtest the levers", ("eval_levers",), day, day, optional=True)
+        yield Stage(
+            "backtest every rung",
+            ("eval_backtest",),
+            day,
+            day,
+            optional=True,
+            config={"series": series, "windows": windows},
+        )
+        if levers:
+            yield Stage("backtest the levers", ("eval_levers",), day, day, optional=True)
 
     def tuning(self) -> Iterator[Stage]:
         """Search settings within the budget, and promote what is surely better and pays."""
@@ -240,7 +259,7 @@ def _run_stage(
         tags = {**tags, COVERS_TAG: str(items)}
     job = defs.resolve_implicit_global_asset_job_def()
     done = job.execute_in_process(
-        run_config=QUIET,
+        run_config=stage.run_config,
         instance=instance,
         tags={**tags, **stage.tags},
         asset_selection=[dg.AssetKey(name) for name in stage.assets],

@@ -35,6 +35,16 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One setting that is a name, such as a loss."""
+
+    of: tuple[str, ...]
+
+
+Space = Mapping[str, Range | Choice]
+
+
+@dataclass(frozen=True)
 class Trial:
     """Settings, the error they gave (lower is better) and the CPU-seconds it took to know."""
 
@@ -63,7 +73,7 @@ class Search:
 def search(
     evaluate: Evaluate,
     today: Mapping[str, Any],
-    space: Mapping[str, Range],
+    space: Space,
     *,
     budget_cpu_s: float,
     worth_per_error: float,
@@ -103,7 +113,9 @@ def search(
         trials.append(Trial(settings, error, cpu_s))
 
 
-def _suggest(trial: Any, name: str, of: Range) -> float | int:
+def _suggest(trial: Any, name: str, of: Range | Choice) -> float | int | str:
+    if isinstance(of, Choice):
+        return str(trial.suggest_categorical(name, of.of))
     if of.whole:
         return int(trial.suggest_int(name, int(of.low), int(of.high), log=of.log))
     return float(trial.suggest_float(name, of.low, of.high, log=of.log))

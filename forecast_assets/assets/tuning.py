@@ -26,12 +26,13 @@ from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs import gbm
 from forecast_core.schema import TABLES
 from forecast_core.segments import SegmentPolicy
-from forecast_core.tuning import Range, compare, search
+from forecast_core.tuning import Choice, Range, Space, compare, search
 from resources import DataSpan, Settings
 from resources.meter import Meter, metered
 from resources.table_view import TableView
 
-SPACE = {
+SPACE: Space = {
+    "loss": Choice(gbm.LOSSES),
     "rounds": Range(80, 500, log=True, whole=True),
     "learning_rate": Range(0.03, 0.2, log=True),
     "num_leaves": Range(16, 192, log=True, whole=True),

@@ -277,6 +277,8 @@ def m5(
 
 def backtest(
     cutoff: Annotated[str | None, typer.Option(help="Default: the last day of the data.")] = None,
+    series: Annotated[int, typer.Option(min=1, help="Whole stores until so many series.")] = 9_000,
+    levers: Annotated[bool, typer.Option(help="Try the levers too, with a fit a window.")] = True,
 ) -> None:
     """Every rung at past cutoffs beside its cost, and the levers: what was landed is read."""
     settings = Settings.from_environment()
@@ -284,7 +286,7 @@ def backtest(
     settings.adopt()
     from forecast_assets.assets.backtests import WINDOWS
 
-    runs = _run_stages(settings, lambda cycle: cycle.backtesting(WINDOWS))
+    runs = _run_stages(settings, lambda cycle: cycle.backtesting(WINDOWS, series, levers))
     typer.echo(f"{len(runs)} runs; next: `forecast levers propose --save 20%`")
 
 

@@ -53,7 +53,7 @@ def test_a_policy_with_networks_is_carried_out_and_paid_by_them(
         assert mine["cpu_s"].sum() > least, f"{asset}: the child is another's cost"
 
     tried = table("eval_backtest").filter(scope="segment", forecaster="neural")
-    assert set(tried["segment_group"]) == {GROUP}
+    assert tried.height and tried["name"].str.starts_with("A-").all()
     assert tried["cpu_s"].min() > 0
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -192,6 +193,26 @@ def test_the_same_data_gives_the_same_text(
     assert gbm.fit([part], coding, SPEC).artefact == fitted.artefact
     assert json.loads(fitted.artefact)["kind"] == "gbm"
     assert fitted.drivers["rows"] == len(part.y) and fitted.drivers["trees"] == SPEC.rounds
+
+
+def test_another_loss_is_another_model_of_the_same_level(
+    fitted: gbm.Fitted,
+    sales: pl.DataFrame,
+    features: pl.DataFrame,
+    series: pl.DataFrame,
+    calendar: pl.DataFrame,
+) -> None:
+    coding = gbm.Coding.of(calendar, series)
+    spec = replace(SPEC, loss="tweedie")
+    part = gbm.examples(features, sales, series, calendar, coding, CUTOFF, HORIZON, spec)
+    other = gbm.Model(gbm.fit([part], coding, spec).artefact)
+    assert other.spec.loss == "tweedie"
+    same, changed = (
+        model.predict(features, NO_PRICES, series, calendar, CUTOFF, HORIZON)["mean"]
+        for model in (gbm.Model(fitted.artefact), other)
+    )
+    assert not changed.equals(same)
+    assert changed.mean() == pytest.approx(same.mean(), rel=0.25)  # twenty trees are few
 
 
 def test_too_little_history_is_refused_in_words(

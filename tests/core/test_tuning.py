@@ -1,6 +1,8 @@
 """The search stops where a trial costs more than it brings; promotion asks for a sure gain."""
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast_core.lever_decisions import Decision, Event, apply
-from forecast_core.tuning import Range, Trial, compare, expected_gain, promoted, search
+from forecast_core.tuning import Choice, Range, Trial, compare, expected_gain, promoted, search
 
 SPACE = {"rate": Range(0.01, 1.0, log=True), "leaves": Range(4, 64, whole=True)}
 TODAY = {"rate": 0.5, "leaves": 8, "kept": "as it is"}
@@ -63,6 +65,24 @@ def test_the_expected_gain_falls_as_nothing_better_is_found() -> None:
     flat = [Trial({}, error, 1.0) for error in (0.5, *([0.6, 0.7] * 10))]
     gains = [expected_gain(flat[:n]) for n in range(8, 21)]
     assert all(a >= b for a, b in itertools.pairwise(gains))
+
+
+def test_a_loss_is_searched_among_its_names() -> None:
+    """Tweedie is the better one here; whatever wins is written down by its name."""
+
+    def evaluate(settings: Mapping[str, Any]) -> tuple[float, float]:
+        return (0.5 if settings["loss"] == "tweedie" else 0.6), 1.0
+
+    found = search(
+        evaluate,
+        {"loss": "poisson"},
+        {"loss": Choice(("poisson", "tweedie"))},
+        budget_cpu_s=20,
+        worth_per_error=100,
+        usd_per_cpu_s=0.01,
+    )
+    assert found.trials[0].settings == {"loss": "poisson"}
+    assert found.best.settings == {"loss": "tweedie"}
 
 
 def test_bad_searches_are_refused() -> None:

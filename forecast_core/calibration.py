@@ -106,7 +106,7 @@ def trial(
             )
             try:
                 fitted = backtest.fit_gbm(past, shared, cutoff, horizon, spec)
-            except ValueError:  # nothing to learn from by then: a later window may have it
+            except gbm.NoExamplesError:  # nothing to learn from by then: a later window may have it
                 continue
             model, drivers = gbm.Model(fitted.artefact), fitted.drivers
         if model is not None and not shared.is_empty():

@@ -111,6 +111,8 @@ def fit(totals: pl.DataFrame, calendar: pl.DataFrame, cutoff: date, horizon: int
     """
     import lightgbm as lgb
 
+    if totals.is_empty():
+        return None
     panel = _Panel.of(totals, cutoff)
     days = panel.units.shape[1]
     origins = range(days - horizon, BACK_DAYS - 1, -_ORIGIN_DAYS)
@@ -160,11 +162,13 @@ def predict(
     said: Mapping[str, Any] = json.loads(text)
     names = _Names(*(tuple(said[name]) for name in ("events", "stores", "departments")))
     horizon = min(horizon, int(said["horizon"]))
-    panel = _Panel.of(totals, cutoff)
-    days = panel.units.shape[1]
     nothing = pl.DataFrame(
         schema={"store_id": pl.String, "dept_id": pl.String, "ds": pl.Date, "units": pl.Float64}
     )
+    if totals.is_empty():
+        return nothing
+    panel = _Panel.of(totals, cutoff)
+    days = panel.units.shape[1]
     if days < BACK_DAYS:
         return nothing
     x, level = _Ahead.of(panel, calendar, names, days + horizon).rows(days, horizon)

@@ -39,6 +39,10 @@ _CATEGORICAL = (
 _MIN_AGE_DAYS = 28
 
 
+class NoExamplesError(ValueError):
+    """Nothing to learn from; the message says why."""
+
+
 @dataclass(frozen=True)
 class GbmSpec:
     """How a shared model is fitted; the defaults were chosen on M5 windows before d_1886."""
@@ -181,7 +185,7 @@ def fit(parts: Sequence[Examples], coding: Coding, spec: GbmSpec) -> Fitted:
     """Fit one model on the examples of all stores.
 
     Raises:
-        ValueError: no examples at all.
+        NoExamplesError: none at all.
     """
     import lightgbm as lgb
 
@@ -189,7 +193,7 @@ def fit(parts: Sequence[Examples], coding: Coding, spec: GbmSpec) -> Fitted:
     x = np.concatenate([part.x for part in parts])
     y = np.concatenate([part.y for part in parts])
     if not len(y):
-        raise ValueError("no example to learn from: too little history before the cutoff")
+        raise NoExamplesError("no example to learn from: too little history before the cutoff")
     data = lgb.Dataset(
         x,
         y,

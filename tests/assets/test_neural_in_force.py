@@ -47,10 +47,10 @@ def test_a_policy_with_networks_is_carried_out_and_paid_by_them(
     assert chosen.height and served.equals(chosen)
     assert daily["mean"].is_finite().all()
 
-    steps = open_ledger(f"sqlite:///{root / 'ledger.db'}").settlements()
+    charges = open_ledger(f"sqlite:///{root / 'ledger.db'}").charges().filter(SkuId="vcpu_s")
     for asset, least in (("forecasters", 2.0), ("prediction_daily", 1.0)):
-        mine = steps.filter(x_asset=asset, x_forecaster="neural")
-        assert mine["cpu_s"].sum() > least, f"{asset}: the child is another's cost"
+        mine = charges.filter(x_asset=asset, x_forecaster="neural")["PricingQuantity"]
+        assert float(mine.sum()) > least, f"{asset}: the child is another's cost"
 
     tried = table("eval_backtest").filter(scope="segment", forecaster="neural")
     assert tried.height and tried["name"].str.starts_with("A-").all()

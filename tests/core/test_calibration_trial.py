@@ -75,6 +75,15 @@ def test_a_trial_forecasts_everyone_and_sees_nothing_of_its_horizon(policy) -> N
     assert not before["units"].equals(after["units"])
 
 
+def test_a_shop_younger_than_the_horizon_has_a_spread_all_the_same(policy) -> None:
+    """No window has both a past and a sold horizon; counts are taken as Poisson or wider."""
+    past, series = _past(SPEC.first + timedelta(days=HORIZON - 4))
+    last = SPEC.first + timedelta(days=HORIZON - 4)
+    trial = calibration.trial(past, series, last, HORIZON, policy, threads=1)
+    spread = calibration.spreads(trial.pairs).daily
+    assert (spread.inflation(pl.Series([0.5, 3.0]).to_numpy(), pl.Series(["x", "y"])) >= 1).all()
+
+
 def test_spreads_survive_their_bytes_and_nothing_known_is_poisson() -> None:
     nothing = calibration.spreads(pl.DataFrame(schema={"segment": pl.String}))
     again = calibration.Spreads.from_bytes(nothing.to_bytes())

@@ -96,6 +96,12 @@ def test_too_little_history_is_no_model_and_no_forecast(model: str) -> None:
     assert predict(model, year, CALENDAR, CUTOFF, HORIZON).is_empty()
 
 
+def test_a_store_without_any_sale_is_no_model_and_no_forecast(model: str) -> None:
+    nobody = totals().clear()
+    assert fit(nobody, CALENDAR, CUTOFF, HORIZON) is None
+    assert predict(model, nobody, CALENDAR, CUTOFF, HORIZON).is_empty()
+
+
 def test_a_new_department_is_foretold_by_the_others_and_a_thin_one_is_not(model: str) -> None:
     known = totals(2)
     new = known.with_columns(dept_id=pl.lit("D_new"))

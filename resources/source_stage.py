@@ -41,6 +41,7 @@ from resources.source_text import Batch
 RUN = 2_000_000
 GROUP = 1 << 16  # rows of a row group
 ASKED_AGAIN = 6 * 3600  # seconds
+_PARTING = ("|", "...")  # parts a key of month and store, and a range of keys
 TOLD = ("refused", "defect", "raw_text")  # what a reader says of a row it could not use
 _VERSION = 6  # of this layout
 Progress = Callable[[str, int], None]
@@ -234,6 +235,14 @@ def _write(mapping: SourceMapping, base: Path, path: Path, progress: Progress) -
         raise SourceError(
             files[0].name, None, "no row names a store", "Correct `sales.store_id`, or leave it out"
         )
+    for mark in _PARTING:
+        if wrong := next((store for store in stores if mark in store), None):
+            raise SourceError(
+                files[0].name,
+                None,
+                f"store {wrong!r} has {mark!r} in its name, which parts the names of partitions",
+                f"Call it otherwise under `sales.store_id`: values: {{{wrong!r}: another name}}",
+            )
     manifest = Manifest(
         tuple(files),
         {str(day): n for day, n in sorted(days.items())},

@@ -368,3 +368,16 @@ def test_a_password_is_never_written_into_a_mapping() -> None:
     with pytest.raises(ValueError, match="its password would stand in the mapping") as raised:
         look_into("postgresql+psycopg://reader:hunter2@host/shop", 10)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a|b", "a...b"])
+def test_a_store_that_no_partition_can_be_named_after_is_refused(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "sales.csv", "date,store,qty", [f"{d},{name},3" for d in days(60)])
+    mapping = as_yaml(guess([look_at(tmp_path / "sales.csv", tmp_path, 1000)]))
+    (tmp_path / "mapping.yaml").write_text(mapping)
+    with pytest.raises(ValueError, match=r"parts the names of partitions.*values"):
+        MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged").span()
+    content = yaml.safe_load(mapping)
+    content["sales"]["store_id"] = {"column": "store", "values": {name: "a and b"}}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(content))
+    assert MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged").stores() == ("a and b",)

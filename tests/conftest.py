@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,6 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
 
 import pytest
-import sqlalchemy as sa
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = {
@@ -55,46 +51,13 @@ def m5_small_dir() -> Path:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Postgres server of its own on loopback; the URL of its `postgres` database."""
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    where = os.pathsep.join([os.environ.get("PATH", ""), *map(str, debian)])
-    found = [shutil.which(name, path=where) for name in ("initdb", "postgres")]
-    if None in found:
-        pytest.skip("no Postgres server: install the package `postgresql` to run these tests")
-    folder = tmp_path_factory.mktemp("postgres")
-    user: dict[str, object] = {}
-    if os.getuid() == 0:  # the server refuses to run as root
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        shutil.chown(folder, "postgres", "postgres")
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and parent != Path("/") and parent.stat().st_mode & 1 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data = str(folder / "data")
-    initdb, postgres = (os.path.realpath(name or "") for name in found)
-    subprocess.run(
-        [initdb, "-D", data, "-U", "forecast", "-A", "trust", "--no-sync"],
-        check=True, capture_output=True, cwd=folder, **user,
-    )  # fmt: skip
-    server = subprocess.Popen(
-        [postgres, "-D", data, "-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **user,
-    )  # fmt: skip
-    url = f"postgresql+psycopg://forecast@127.0.0.1:{port}/postgres"
-    engine = sa.create_engine(url)
+    from benchmarks._postgres_server import NoPostgres, postgres
+
     try:
-        for _ in range(600):
-            try:
-                engine.connect().close()
-                break
-            except sa.exc.OperationalError:
-                threading.Event().wait(0.1)
-        yield url
-    finally:
-        engine.dispose()
-        server.send_signal(signal.SIGINT)  # fast: a forgotten client does not hold it up
-        server.wait(timeout=30)
+        with postgres(tmp_path_factory.mktemp("postgres")) as url:
+            yield url
+    except NoPostgres as missing:
+        pytest.skip(f"{missing} to run these tests")
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,26 @@ def list_overrides(as_json: AsJson = False) -> None:
 
 
 @policy_app.command()
+def kubernetes(
+    image: Annotated[str, typer.Option(help="The image that holds the project and Ray.")],
+    file: Annotated[Path | None, typer.Option(help="A policy; default: the one in force.")] = None,
+) -> None:
+    """Print a namespace, a quota and a Ray cluster for each stage of the policy, as YAML."""
+    import yaml
+
+    from forecast_core.admission_policy import Policy
+    from forecast_core.kubernetes_stages import manifests
+    from resources import Settings
+    from resources.policies import PolicyError, load_policy
+
+    try:
+        policy = load_policy(file or Settings.from_environment().admission_policy, Policy.parse)
+    except PolicyError as error:
+        _fail(str(error))
+    typer.echo(yaml.safe_dump_all(manifests(policy, image), sort_keys=False).rstrip())
+
+
+@policy_app.command()
 def check(file: Path) -> None:
     """Read a policy FILE and name every fault; exits 1 when it is refused."""
     from forecast_core.admission_policy import Policy, units

@@ -16,7 +16,7 @@ import dagster as dg
 import yaml
 from through_the_daemon import BIN, MODULE
 
-from forecast_core.admission_request import AssetFacts, RunFacts, request_of
+from forecast_core.admission.request import AssetFacts, RunFacts, request_of
 from resources import Settings
 from resources.coordinator import build_escrow
 

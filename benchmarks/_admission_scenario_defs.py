@@ -16,7 +16,7 @@ import dagster as dg
 import yaml
 
 from forecast_assets.sensors_admission import SENSORS
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from resources.admission_store import AdmissionStore
 from resources.escrow import Escrow
 from resources.gate import HOLD, granted

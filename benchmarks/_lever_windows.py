@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from benchmarks import _past
-from forecast_core import backtest, frontier, levers
-from forecast_core.contest import Setup, contest
+from forecast_core import levers
+from forecast_core.evaluation import backtest, frontier
+from forecast_core.evaluation.contest import Setup, contest
 from forecast_core.levers import Option, Plan, Unreachable
 from forecast_core.rungs.gbm import LEVELS, GbmSpec
 from forecast_core.segments import SegmentPolicy

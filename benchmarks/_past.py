@@ -13,10 +13,10 @@ import yaml
 
 from benchmarks._m5 import FIRST_DAY, folder
 from forecast_core import alignment
-from forecast_core.backtest import Past
-from forecast_core.clean import clean
+from forecast_core.evaluation.backtest import Past
 from forecast_core.rungs import gbm, origin_features
 from forecast_core.segments import SegmentPolicy
+from forecast_core.source.clean import clean
 from resources import PROJECT_ROOT
 from resources.sources import M5Source
 

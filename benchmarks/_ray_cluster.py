@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from forecast_core.step_room import Room
+from forecast_core.admission.step_room import Room
 
 T = TypeVar("T")
 STORE_BYTES = 100_000_000  # Ray's own object store: steps do not use it

@@ -16,9 +16,9 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from forecast_core.cells import Cells
-from forecast_core.lifecycle import Due, Kind, LifecyclePolicy, Part
 from forecast_core.schema import Table
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import Due, Kind, LifecyclePolicy, Part
+from forecast_core.storage.tiers import Tier
 from resources.commits import LakeConflict
 from resources.lake import Lake, LakeTable
 from resources.lifecycle import MoveFailed, Mover, parts_of

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from forecast_core.admission import Load, Quote, Request, Shape
-from forecast_core.admission_policy import NANO, Policy
+from forecast_core.admission.policy import NANO, Policy
 from resources.admission_store import AdmissionStore, StoreError
 from resources.escrow import Escrow, replay
 

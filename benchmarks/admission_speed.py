@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from forecast_core.admission import Quote, Request, Shape, Snapshot, decide
-from forecast_core.admission_policy import NANO, Policy
+from forecast_core.admission.policy import NANO, Policy
 
 POLICY = Path(__file__).parents[1] / "policies" / "admission.yaml"
 NOW = 1_790_000_000.0

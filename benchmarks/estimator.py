@@ -22,7 +22,7 @@ def run(quick: bool, seed: int = 0) -> dict[str, float | int | str]:
     import polars as pl
 
     from benchmarks.ledger import ROOT, installation, timed
-    from forecast_core.estimate import error_of, observations, replay
+    from forecast_core.cost.estimate import error_of, observations, replay
     from resources.ledger import Ledger
 
     nights = QUICK_NIGHTS if quick else NIGHTS

@@ -14,9 +14,9 @@ import polars as pl
 
 from benchmarks import _past
 from benchmarks._apart import apart
-from forecast_core import backtest, frontier
-from forecast_core.accuracy import scales
-from forecast_core.contest import Setup, contest
+from forecast_core.evaluation import backtest, frontier
+from forecast_core.evaluation.accuracy import scales
+from forecast_core.evaluation.contest import Setup, contest
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs.gbm import LEVELS, GbmSpec
 

@@ -47,7 +47,7 @@ def run(quick: bool) -> dict[str, float | int | str]:
 
 
 def _compared(arguments: list[str], scale: dict[str, str]) -> dict[str, float | int | str]:
-    from forecast_core.cost_report import summary
+    from forecast_core.cost.report import summary
     from resources.ledger import Ledger
 
     with tempfile.TemporaryDirectory(prefix="ledger") as folder:

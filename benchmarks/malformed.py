@@ -14,9 +14,9 @@ import polars as pl
 import yaml
 
 from benchmarks._malformed_kinds import DAYS, KINDS, MAPPING, Kind, lines
-from forecast_core.clean import clean
-from forecast_core.quarantine_told import REMEDIES, told
-from forecast_core.source_error import SourceError
+from forecast_core.source.clean import clean
+from forecast_core.source.error import SourceError
+from forecast_core.source.quarantine_told import REMEDIES, told
 from resources.mapped_source import MappedSource
 
 

@@ -15,11 +15,11 @@ import polars as pl
 
 from benchmarks import _past
 from benchmarks._apart import apart, cpu_seconds
-from forecast_core import backtest, frontier
-from forecast_core.accuracy import scales
-from forecast_core.backtest import KEY, Past
 from forecast_core.calibration import classified
-from forecast_core.contest import Run
+from forecast_core.evaluation import backtest, frontier
+from forecast_core.evaluation.accuracy import scales
+from forecast_core.evaluation.backtest import KEY, Past
+from forecast_core.evaluation.contest import Run
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs import gbm
 from forecast_core.rungs.neural import NETWORKS, NeuralSpec

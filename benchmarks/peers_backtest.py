@@ -16,8 +16,8 @@ import polars as pl
 
 from benchmarks import _past
 from benchmarks._apart import apart, cpu_seconds
-from forecast_core import backtest
-from forecast_core.backtest import Past
+from forecast_core.evaluation import backtest
+from forecast_core.evaluation.backtest import Past
 from forecast_core.rungs import gbm, origin_features
 
 HORIZON, WINDOWS, LAST = 28, 3, 1941

@@ -18,9 +18,10 @@ import polars as pl
 
 from benchmarks import _past
 from benchmarks._apart import apart, cpu_seconds
-from forecast_core import backtest, calibration
-from forecast_core.accuracy import coverage, pinball
-from forecast_core.backtest import KEY, Past
+from forecast_core import calibration
+from forecast_core.evaluation import backtest
+from forecast_core.evaluation.accuracy import coverage, pinball
+from forecast_core.evaluation.backtest import KEY, Past
 from forecast_core.quantiles import LEVELS, column_of, pit_coverage, with_quantiles
 from forecast_core.rungs import gbm
 

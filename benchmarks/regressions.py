@@ -1,7 +1,7 @@
 """Cost-regression detection against planted truth, with a raw-cost detector beside.
 
-Belongs here: scoring `forecast_core.regressions` on labelled ledgers of any seed. Does not: the
-generator or the detector.
+Belongs here: scoring `forecast_core.incidents.regressions` on labelled ledgers of any seed. Does
+not: the generator or the detector.
 
 An incident is right when it names the planted series and kind and was opened between the start of
 the rise and `_GRACE` days after its end. Its precision counts every incident of that kind; the
@@ -16,7 +16,7 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from forecast_core import planted_ledger, regressions, unit_costs
+from forecast_core.incidents import planted_ledger, regressions, unit_costs
 
 _GRACE = timedelta(days=3)
 _DAILY = ("inference", "reconciliation", "monitoring")  # the generator's pipelines of each night

@@ -1,6 +1,7 @@
 """The cause named first, and among the first three, on planted causes over the asset graph.
 
-Belongs here: scoring `forecast_core.root_cause`. Does not: drawing the cases (`planted_causes`).
+Belongs here: scoring `forecast_core.incidents.root_cause`. Does not: drawing the cases
+(`planted_causes`).
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from decimal import Decimal
 
 import polars as pl
 
-from forecast_core import planted_causes
-from forecast_core.root_cause import explain
+from forecast_core.incidents import planted_causes
+from forecast_core.incidents.root_cause import explain
 
 
 def run(quick: bool, seed: int = 10_000) -> dict[str, float | int | str]:

@@ -31,7 +31,7 @@ from benchmarks._ray_cluster import Cluster, cluster, free_ports, surroundings, 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from forecast_core.step_room import Room
+    from forecast_core.admission.step_room import Room
     from resources import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,8 +142,8 @@ def _on_one_machine(folder: Path, data: Mapping[str, str], work: Work) -> None:
 
 def _room(settings: Settings) -> Room:
     """A node is as large as the policy lets one step of this work be: one at a time on each."""
-    from forecast_core.admission_policy import Policy
-    from forecast_core.step_room import room_of
+    from forecast_core.admission.policy import Policy
+    from forecast_core.admission.step_room import room_of
     from resources.policies import load_policy
 
     return room_of(load_policy(settings.admission_policy, Policy.parse), ("ingest",))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.proof import Night, greedy, night, sized

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import _m5
 from forecast_core.cells import Cells
-from forecast_core.clean import clean
+from forecast_core.source.clean import clean
 from resources.lake import Lake, LakeTable
 from resources.lifecycle import parts_of
 from resources.sources import build_source

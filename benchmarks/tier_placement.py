@@ -1,8 +1,8 @@
 """The placement planner beside the offline optimum, all-hot and the usual age rule.
 
 Belongs here: generated access traces and what each rule pays on them. Does not: the planner
-(`forecast_core.placement`). The planner sees what is declared and what it measured so far; the
-optimum knows the whole trace. Its dynamic programme is proved against plain enumeration in the
+(`forecast_core.storage.placement`). The planner sees what is declared and what it measured so far;
+the optimum knows the whole trace. Its dynamic programme is proved against plain enumeration in the
 tests. Sizes go from M5's files (45 KB) to 1 GiB.
 """
 
@@ -15,7 +15,8 @@ from datetime import date
 
 import numpy as np
 
-from forecast_core.placement import (
+from forecast_core.cost.price_card import Rates
+from forecast_core.storage.placement import (
     GIB,
     SHRINK,
     STEP_DAYS,
@@ -28,8 +29,7 @@ from forecast_core.placement import (
     expected_reads,
     unplanned_rate,
 )
-from forecast_core.price_card import Rates
-from forecast_core.tiers import Tier
+from forecast_core.storage.tiers import Tier
 from resources import Settings
 from resources.price_card import load_price_card
 

@@ -22,12 +22,12 @@ import polars as pl
 import yaml
 
 from benchmarks._real_ledgers import Ledger, lived
-from forecast_core.admission_policy import PIPELINES, Policy
+from forecast_core.admission.policy import PIPELINES, Policy
 from forecast_core.capacity.fit import fit
 from forecast_core.capacity.outcomes import Band, Job, draw
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.storage import growing
-from forecast_core.price_card import PriceCard
+from forecast_core.cost.price_card import PriceCard
 
 POLICIES = Path(__file__).parents[1] / "policies"
 WEEK = 7

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from forecast_core.admission import Load, Quote, Request, Shape
-from forecast_core.admission_policy import NANO, Policy
+from forecast_core.admission.policy import NANO, Policy
 from forecast_core.capacity.arrivals import Arrivals, Batch, Kind, Truth
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan, Work

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan

@@ -29,8 +29,8 @@ from dashboard.stores import (
     file_stamp,
     stamp_of,
 )
-from forecast_core.admission_policy import Policy
-from forecast_core.lifecycle import LifecyclePolicy
+from forecast_core.admission.policy import Policy
+from forecast_core.storage.lifecycle import LifecyclePolicy
 from resources import Settings
 from resources.escrow import Escrow
 from resources.lake import Lake, LakeTable

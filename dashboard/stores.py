@@ -19,7 +19,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from forecast_core.lifecycle import Hold
+from forecast_core.storage.lifecycle import Hold
 from resources.admission_store import AdmissionStore
 from resources.admission_tables import SCHEMA_VERSION as ADMISSION_VERSION
 from resources.admission_tables import version as admission_version

@@ -1,7 +1,7 @@
 """Backfills of stale partitions that are worth their cost: a condition of our own.
 
 Belongs here: asking Dagster what is stale, and handing the choice back as a subset. Does not: the
-rules (`forecast_core.staleness`) or quotes (`resources.backfill_quotes`).
+rules (`forecast_core.storage.staleness`) or quotes (`resources.backfill_quotes`).
 
 The condition runs in the code location (`use_user_code_server`): it reads the lake and the ledger.
 One evaluation asks for one backfill, in which neighbouring partitions are one run.
@@ -16,8 +16,8 @@ from typing import Any
 import dagster as dg
 
 from forecast_core.schema import TABLES
-from forecast_core.staleness import Chosen, Known, Refresh, choose, why_stale
-from forecast_core.tiers import next_month
+from forecast_core.storage.staleness import Chosen, Known, Refresh, choose, why_stale
+from forecast_core.storage.tiers import next_month
 
 # What an evaluation is told of stale partitions: (asset, key -> why) -> what could be refreshed.
 Appraise = Callable[[str, Mapping[str, str]], Sequence[Refresh]]

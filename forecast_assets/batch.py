@@ -17,9 +17,9 @@ import polars as pl
 
 from forecast_assets.assets.storage import today
 from forecast_assets.partitions import STORES
-from forecast_core.admission_request import COVERS_TAG
+from forecast_core.admission.request import COVERS_TAG
 from forecast_core.cells import Cells
-from forecast_core.landing import Block
+from forecast_core.source.landing import Block
 from resources.escrow import Escrow
 from resources.lake import Lake
 

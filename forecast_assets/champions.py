@@ -1,6 +1,7 @@
 """Who is champion of a segment group: what the decision log has in force.
 
-Belongs here: reading and writing promotions. Does not: the verdict (`forecast_core.tuning`).
+Belongs here: reading and writing promotions. Does not: the verdict
+(`forecast_core.evaluation.tuning`).
 """
 
 import hashlib
@@ -9,8 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from forecast_core.lever_decisions import Action, Event, Refusal
-from forecast_core.tuning import Comparison, promoted
+from forecast_core.evaluation.tuning import Comparison, promoted
+from forecast_core.levers.decisions import Action, Event, Refusal
 from resources import Settings
 from resources.decision_store import DecisionStore
 

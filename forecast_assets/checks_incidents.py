@@ -2,7 +2,7 @@
 
 Belongs here: flagging what nobody has taken on, safeguards that are broken and cases that the
 detector has unlearnt. Does not: opening or closing incidents, or the limits themselves
-(`forecast_core.safeguards`).
+(`forecast_core.incidents.safeguards`).
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from forecast_core import safeguards
-from forecast_core.incidents import Incident, Safeguard
+from forecast_core.incidents import Incident, Safeguard, safeguards
 from resources import Settings
 from resources.meter import Meter
 

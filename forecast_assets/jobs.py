@@ -12,7 +12,7 @@ import dagster as dg
 
 from forecast_assets.batch import RANGE_END, RANGE_START, item_stores
 from forecast_assets.partitions import ALIGNMENT, FREQUENCY, SPREAD, STORES
-from forecast_core.admission_request import COVERS_TAG
+from forecast_core.admission.request import COVERS_TAG
 from forecast_core.cells import Cells
 from forecast_core.segments import SegmentPolicy, due
 from resources import DataSpan

@@ -16,9 +16,9 @@ import polars as pl
 
 from forecast_assets.champions import champions
 from forecast_assets.networks import Networks, fit_network
-from forecast_core import backtest
-from forecast_core.backtest import Past
 from forecast_core.cells import Cells
+from forecast_core.evaluation import backtest
+from forecast_core.evaluation.backtest import Past
 from forecast_core.prices import daily_prices
 from forecast_core.rungs import gbm, statistical
 from forecast_core.rungs.gbm import Fitted

@@ -1,15 +1,15 @@
 """Landing a mapped source: only the months and stores that changed, unless too much did.
 
 Belongs here: from what changed in the files to the stages of a cycle, and remembering it once they
-ran. Does not: comparing (`forecast_core.source_changes`), or any other source: those are landed
+ran. Does not: comparing (`forecast_core.source.changes`), or any other source: those are landed
 whole (`batch.Cycle.landing`).
 """
 
 from datetime import timedelta
 
 from forecast_assets.batch import Cycle, Stage, StageResult
-from forecast_core.landing import blocks
-from forecast_core.source_changes import Change, SourceChanged, changes
+from forecast_core.source.changes import Change, SourceChanged, changes
+from forecast_core.source.landing import blocks
 from resources import Settings
 from resources.landed import Landed, Parts, Survey, over, parts, stage_of, survey
 from resources.mapped_source import MappedSource

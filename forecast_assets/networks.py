@@ -9,8 +9,8 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from forecast_core.backtest import KEY, MEANS, Load, Past
 from forecast_core.cells import Cells
+from forecast_core.evaluation.backtest import KEY, MEANS, Load, Past
 from forecast_core.rungs.gbm import Fitted
 from forecast_core.rungs.neural import NeuralError, NeuralSpec
 from resources import neural_process
@@ -30,7 +30,7 @@ def fit_network(past: Past, members: pl.DataFrame, cutoff: date, horizon: int) -
 
 
 class NeuralChallenger:
-    """The neural rung in a contest (`forecast_core.contest.Challenger`)."""
+    """The neural rung in a contest (`forecast_core.evaluation.contest.Challenger`)."""
 
     def fit(self, past: Past, members: pl.DataFrame, cutoff: date, horizon: int) -> bytes:
         """As the policy's neural groups are fitted."""

@@ -1,15 +1,15 @@
 """The lake as a backtest reads it.
 
-Belongs here: handing `forecast_core.backtest` its sales and features from the tables. Does not:
-any forecasting.
+Belongs here: handing `forecast_core.evaluation.backtest` its sales and features from the tables.
+Does not: any forecasting.
 """
 
 from datetime import date
 
 import polars as pl
 
-from forecast_core.backtest import Past
 from forecast_core.cells import Cells
+from forecast_core.evaluation.backtest import Past
 from forecast_core.schema import TABLES
 from resources.table_view import TableView
 

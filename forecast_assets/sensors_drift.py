@@ -1,7 +1,8 @@
 """The sensor that trains a segment's forecaster again when monitoring says it fell behind.
 
 Belongs here: gathering what is known and asking for the run. Does not: the decision
-(`forecast_core.retrain`), the scores (`assets.monitoring`), or letting the run in (admission).
+(`forecast_core.evaluation.retrain`), the scores (`assets.monitoring`), or letting the run in
+(admission).
 
 A run is asked for once a group and monitored day: its key names both. It goes through the queue
 like any other, so a budget may still say no.
@@ -14,9 +15,9 @@ import dagster as dg
 import polars as pl
 
 from forecast_assets.jobs import training_job
-from forecast_core import retrain
 from forecast_core.cells import Cells
-from forecast_core.drift import WINDOW_DAYS, verdict
+from forecast_core.evaluation import retrain
+from forecast_core.evaluation.drift import WINDOW_DAYS, verdict
 from forecast_core.segments import SegmentPolicy
 from resources import DataSpan
 from resources.lake import Lake

@@ -1,7 +1,7 @@
 """The sensor behind selective backfills: which assets they are for, on what promise.
 
 Belongs here: mounting the condition of `automation` on assets and its sensor. Does not: what is
-stale or worth it (`forecast_core.staleness`).
+stale or worth it (`forecast_core.storage.staleness`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ import dagster as dg
 
 from forecast_assets.automation import StaleAndWorthwhile
 from forecast_assets.storage_reads import READS, declared, readers
-from forecast_core.lifecycle import LifecyclePolicy
-from forecast_core.staleness import Refresh
+from forecast_core.storage.lifecycle import LifecyclePolicy
+from forecast_core.storage.staleness import Refresh
 from resources import Settings
 from resources.policies import load_policy
 

@@ -1,7 +1,8 @@
 """Who reads which table, as metadata of the graph.
 
-Belongs here: putting each asset's declaration (`forecast_core.declared_reads`) on it under
-`storage/reads`, and reading it back. Does not: what follows from it (`forecast_core.placement`).
+Belongs here: putting each asset's declaration (`forecast_core.storage.declared_reads`) on it under
+`storage/reads`, and reading it back. Does not: what follows from it
+(`forecast_core.storage.placement`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from forecast_core.declared_reads import DECLARED
-from forecast_core.placement import Reader
+from forecast_core.storage.declared_reads import DECLARED
+from forecast_core.storage.placement import Reader
 
 READS = "storage/reads"
 

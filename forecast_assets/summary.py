@@ -11,7 +11,7 @@ import polars as pl
 from rich.table import Table
 
 from forecast_core.cells import Cells
-from forecast_core.cost_report import summary
+from forecast_core.cost.report import summary
 from forecast_core.schema import TABLES
 from resources import Settings
 from resources.lake import Lake

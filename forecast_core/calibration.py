@@ -17,8 +17,8 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from forecast_core import backtest
-from forecast_core.backtest import KEY, Past
+from forecast_core.evaluation import backtest
+from forecast_core.evaluation.backtest import KEY, Past
 from forecast_core.quantiles import Spread, SpreadError, calibrate, lead_time_pairs
 from forecast_core.rungs import gbm
 from forecast_core.segments import SegmentPolicy, classify, measure

@@ -1,7 +1,7 @@
 """Days on which a store is known to be shut: nothing is sold, whatever a forecaster says.
 
 Belongs here: which days those are, and forecasts of them. Does not: reading closures from a source
-(`forecast_core.known_ahead`).
+(`forecast_core.source.known_ahead`).
 
 Forecasters learn from days on sale alone, so none of them has ever seen a shut one.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from forecast_core.known_ahead import CLOSED
 from forecast_core.quantiles import is_quantile
+from forecast_core.source.known_ahead import CLOSED
 
 
 def shut_days(spans: pl.DataFrame) -> pl.Series:

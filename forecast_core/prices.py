@@ -1,7 +1,7 @@
 """Prices by day, from the spans that a source gives.
 
 Belongs here: spreading `raw_prices` rows over their days. Does not: judging a price
-(`forecast_core.clean`).
+(`forecast_core.source.clean`).
 """
 
 from __future__ import annotations

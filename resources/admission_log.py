@@ -15,8 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from forecast_core.admission import Decision, Override, Quote
-from forecast_core.admission_policy import PROTECTED, Policy
-from forecast_core.admission_record import decisions_from_json, digest, snapshot_from_json
+from forecast_core.admission.policy import PROTECTED, Policy
+from forecast_core.admission.record import decisions_from_json, digest, snapshot_from_json
 from resources.admission_store import AdmissionStore
 from resources.admission_tables import insert_once, overrides, passes, policies, runs
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from forecast_core.admission import Decision, Holding, Quote, Request, Shape
-from forecast_core.admission_record import (
+from forecast_core.admission.record import (
     canonical,
     digest,
     quote_from_json,

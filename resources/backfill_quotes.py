@@ -1,8 +1,8 @@
 """What a backfill takes before it runs: partitions, rows, bytes to rehydrate, CPU, money, minutes.
 
 Belongs here: putting the estimator, the parts of the lake and the price card together; bringing
-cold sources up once. Does not: the estimator (`forecast_core.estimate`), what is worth it
-(`forecast_core.staleness`).
+cold sources up once. Does not: the estimator (`forecast_core.cost.estimate`), what is worth it
+(`forecast_core.storage.staleness`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from forecast_core.cells import Cells
-from forecast_core.estimate import OVERHEAD, Ask, Estimator, NoHistory, observations
-from forecast_core.lifecycle import Part
-from forecast_core.placement import Reader
-from forecast_core.price_card import Rates
+from forecast_core.cost.estimate import OVERHEAD, Ask, Estimator, NoHistory, observations
+from forecast_core.cost.price_card import Rates
 from forecast_core.schema import TABLES
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import Part
+from forecast_core.storage.placement import Reader
+from forecast_core.storage.tiers import Tier
 from resources.ledger import Ledger
 from resources.lifecycle import Moved, Mover, parts_of
 from resources.partition_keys import decode

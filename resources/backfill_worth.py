@@ -1,7 +1,7 @@
 """What a refresh is worth and what it costs, from the lake and the ledger of an installation.
 
 Belongs here: gathering revenue, the last accuracy and the quote of each stale partition. Does not:
-the choice (`forecast_core.staleness`).
+the choice (`forecast_core.storage.staleness`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from forecast_core.placement import Reader
 from forecast_core.schema import TABLES
-from forecast_core.staleness import Refresh, worth_of
+from forecast_core.storage.placement import Reader
+from forecast_core.storage.staleness import Refresh, worth_of
 from resources import Settings
 from resources.backfill_quotes import BackfillQuoter
 from resources.lake import Lake

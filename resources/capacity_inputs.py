@@ -12,14 +12,14 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.fit import Rates, fit
 from forecast_core.capacity.outcomes import Job
 from forecast_core.capacity.plan import Plan, PlanError
 from forecast_core.capacity.premises import contradictions
 from forecast_core.capacity.storage import Bytes, measured
 from forecast_core.capacity.stress import CALM, Stress
-from forecast_core.price_card import Rates as Prices
+from forecast_core.cost.price_card import Rates as Prices
 from resources import Settings
 from resources.ledger import Ledger, open_ledger
 from resources.policies import load_policy

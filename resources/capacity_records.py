@@ -21,7 +21,7 @@ from forecast_core.capacity.plan import Plan, price_index
 from forecast_core.capacity.report import plain
 from forecast_core.capacity.review import due, markdown, missing
 from forecast_core.capacity.variance import Flow, Key, Variance, variance
-from forecast_core.price_card import Rates as Prices
+from forecast_core.cost.price_card import Rates as Prices
 from resources import Settings
 from resources.capacity_inputs import Inputs, steps_of
 from resources.ledger import Ledger, open_ledger

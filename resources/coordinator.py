@@ -21,8 +21,8 @@ from typing import Any, cast
 
 import dagster as dg
 
-from forecast_core.admission_policy import Policy, units
-from forecast_core.admission_request import request_of
+from forecast_core.admission.policy import Policy, units
+from forecast_core.admission.request import request_of
 from resources import Environment, Settings
 from resources.admission_store import AdmissionStore, Row, StoreError
 from resources.escrow import Escrow

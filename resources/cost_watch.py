@@ -1,8 +1,9 @@
 """The watch over the ledger: regressions become incidents, each with its computed cause.
 
 Belongs here: reading the ledger and accuracy, recording what the detector finds, attaching the
-bridge. Does not: detection (`forecast_core.regressions`), the bridge (`forecast_core.root_cause`),
-an incident's states, or what answers one (`resources.lever_proposals`).
+bridge. Does not: detection (`forecast_core.incidents.regressions`), the bridge
+(`forecast_core.incidents.root_cause`), an incident's states, or what answers one
+(`resources.lever_proposals`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import Any
 
 import polars as pl
 
-from forecast_core import root_cause, unit_costs
-from forecast_core.incident_plot import svg
-from forecast_core.incidents import Event, Incident
-from forecast_core.live_accuracy import ALL
-from forecast_core.regressions import Detection, Policy, detect
+from forecast_core.evaluation.live_accuracy import ALL
+from forecast_core.incidents import Event, Incident, root_cause, unit_costs
+from forecast_core.incidents.plot import svg
+from forecast_core.incidents.regressions import Detection, Policy, detect
 from resources.cost_policy import CostPolicy
 from resources.incident_store import IncidentStore
 

@@ -1,14 +1,14 @@
 """The decision log of the levers at rest.
 
 Belongs here: proposing, changing and listing decisions. Does not: which event is allowed
-(`forecast_core.lever_decisions`), the table (`event_log`) or choosing levers.
+(`forecast_core.levers.decisions`), the table (`event_log`) or choosing levers.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-from forecast_core.lever_decisions import Action, Decision, Event, Refusal, apply, replay
+from forecast_core.levers.decisions import Action, Decision, Event, Refusal, apply, replay
 from resources.event_log import Entry, EventLog
 
 

@@ -21,9 +21,9 @@ import polars as pl
 
 from forecast_core.by_store import ByStore
 from forecast_core.cells import Cells
-from forecast_core.content import HASH_SPACE, content_hash
 from forecast_core.schema import Table
-from forecast_core.tiers import Tier
+from forecast_core.storage.content import HASH_SPACE, content_hash
+from forecast_core.storage.tiers import Tier
 from resources.lake import Lake, LakeTable, Read, Written
 from resources.partition_keys import UNPARTITIONED, Scope, decode, rows_by_key
 from resources.table_view import TableView

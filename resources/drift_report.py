@@ -1,7 +1,7 @@
 """Evidently's distances between two frames, and its report where there is something to see.
 
 Belongs here: the one place that knows pandas and Evidently. Does not: which columns, which
-thresholds, or what follows (`forecast_core.drift`).
+thresholds, or what follows (`forecast_core.evaluation.drift`).
 
 Current data go first in Evidently's call, the reference second. A report is megabytes of HTML, so
 it is written when asked for only.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from forecast_core.drift import RULERS, comparable, role_of
+from forecast_core.evaluation.drift import RULERS, comparable, role_of
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot

@@ -21,10 +21,10 @@ from typing import Literal
 import sqlalchemy as sa
 
 from forecast_core.admission import Decision, Load, Quote, Request, Snapshot, decide
-from forecast_core.admission_growth import asked_again, may_hold
-from forecast_core.admission_policy import NANO, PROTECTED, Policy, nanos
-from forecast_core.admission_record import agrees, decisions_to_json, digest, snapshot_to_json
-from forecast_core.admission_request import Quoter, seated
+from forecast_core.admission.growth import asked_again, may_hold
+from forecast_core.admission.policy import NANO, PROTECTED, Policy, nanos
+from forecast_core.admission.record import agrees, decisions_to_json, digest, snapshot_to_json
+from forecast_core.admission.request import Quoter, seated
 from resources.admission_log import active_overrides, logged, write_pass
 from resources.admission_store import AdmissionStore
 from resources.spending import Spending

@@ -15,7 +15,7 @@ from deltalake import ColumnProperties, WriterProperties
 
 from forecast_core.cells import Cells
 from forecast_core.schema import Table
-from forecast_core.tiers import Tier, TierPolicy, TierRule
+from forecast_core.storage.tiers import Tier, TierPolicy, TierRule
 from resources.storable import HIDDEN, PERIOD, TIER, arrow_of
 
 

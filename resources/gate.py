@@ -23,8 +23,8 @@ from typing import Any
 import dagster as dg
 
 from forecast_core.admission import Decision
-from forecast_core.admission_policy import nanos, units
-from forecast_core.admission_request import request_of
+from forecast_core.admission.policy import nanos, units
+from forecast_core.admission.request import request_of
 from resources.admission_store import Row
 from resources.escrow import Escrow
 from resources.family import resident_gib

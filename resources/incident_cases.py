@@ -1,7 +1,7 @@
 """Closed incidents as labelled cases that the detector is held to.
 
 Belongs here: keeping the charges around an incident with its label, and asking the detector again.
-Does not: detecting (`forecast_core.regressions`), or an incident's states.
+Does not: detecting (`forecast_core.incidents.regressions`), or an incident's states.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from forecast_core.incidents import Incident
-from forecast_core.regressions import detect
+from forecast_core.incidents.regressions import detect
 
 BEFORE_DAYS, AFTER_DAYS = 120, 21
 GRACE = timedelta(days=3)

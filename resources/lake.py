@@ -2,7 +2,7 @@
 
 Belongs here: writing and reading rows by their logical cells (days x stores), and the physical
 layout behind it. Does not: Dagster (`resources.delta_io`), the tier rules
-(`forecast_core.tiers`), or how a commit is retried and made durable (`resources.commits`).
+(`forecast_core.storage.tiers`), or how a commit is retried and made durable (`resources.commits`).
 
 Physical layout: partition columns `tier`, `period` and the owner column (`store_id`, or the
 segment group of forecasters); rows sorted within a file. A replace is one commit for each tier
@@ -30,7 +30,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from forecast_core.by_store import ByStore
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES, Table
-from forecast_core.tiers import DEFAULT_POLICY, Tier, TierPolicy
+from forecast_core.storage.tiers import DEFAULT_POLICY, Tier, TierPolicy
 from resources.commits import Commit, commit, is_local
 from resources.file_layout import FileLayout
 from resources.predicates import Keys, predicate

@@ -1,7 +1,7 @@
 """What was landed of a mapped source, and what of it is different now.
 
 Belongs here: the record beside the staged files, the state of a source, and the parts to land
-again. Does not: comparing two states (`forecast_core.source_changes`), or landing (`batch`).
+again. Does not: comparing two states (`forecast_core.source.changes`), or landing (`batch`).
 
 The record names the lake's tables by their ids: a lake that was thrown away or put elsewhere is
 landed whole again.
@@ -18,11 +18,11 @@ from typing import Any
 
 import polars as pl
 
-from forecast_core.content import content_hash
-from forecast_core.landing import changed, fingerprints
-from forecast_core.mapping_rows import columns_of
-from forecast_core.source_changes import State
-from forecast_core.tiers import month_end, next_month
+from forecast_core.source.changes import State
+from forecast_core.source.landing import changed, fingerprints
+from forecast_core.source.rows import columns_of
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.tiers import month_end, next_month
 from resources.lake import Lake
 from resources.mapped_source import LANDED, MappedSource
 from resources.source_stage import tables

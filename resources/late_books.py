@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from sqlalchemy.exc import DBAPIError
 
-from forecast_core.lifecycle import LifecyclePolicy
+from forecast_core.storage.lifecycle import LifecyclePolicy
 from resources.commits import Commit
 from resources.ledger import LedgerError
 from resources.s3 import ObjectClasses, is_s3

@@ -1,8 +1,9 @@
 """The ledger: charges and settlements, written once and never changed.
 
 Belongs here: opening the store, recording a settlement with its charges, reading them back. Does
-not: pricing (`forecast_core.cost`), measuring (`meter`), settling the dead (`ledger_reconcile`),
-rating again (`forecast_core.rerate`), or the tables themselves (`ledger_tables`).
+not: pricing (`forecast_core.cost.charges`), measuring (`meter`), settling the dead
+(`ledger_reconcile`), rating again (`forecast_core.cost.rerate`), or the tables themselves
+(`ledger_tables`).
 
 Exactly once: a settlement's key is (run, step, attempt, part), it is inserted together with its
 charges in one transaction, and an insert that finds the key taken writes nothing. Whoever comes
@@ -24,7 +25,7 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from forecast_core.focus import CHARGE_COLUMNS, STEP_COLUMNS
+from forecast_core.cost.focus import CHARGE_COLUMNS, STEP_COLUMNS
 from resources.ledger_tables import (
     SCHEMA_VERSION,
     ExactSum,

@@ -2,7 +2,7 @@
 
 Belongs here: bringing the two history tables up to date, listing live files, writing the export.
 Does not: the ledger itself (`ledger`), charging storage (`storage_usage`), FOCUS
-(`forecast_core.focus`).
+(`forecast_core.cost.focus`).
 
 A day is compared by its number of rows and replaced as a whole where it differs: the ledger only
 grows, so equal counts are equal days, and it does not matter in which order its writers committed.
@@ -18,8 +18,8 @@ from pathlib import Path
 import polars as pl
 
 from forecast_core.cells import Cells
-from forecast_core.cost import TIERS
-from forecast_core.focus import (
+from forecast_core.cost.charges import TIERS
+from forecast_core.cost.focus import (
     LEDGER_COLUMNS,
     STEP_COLUMNS,
     Account,
@@ -28,7 +28,7 @@ from forecast_core.focus import (
     export_rows,
     violations,
 )
-from forecast_core.price_card import PriceCard
+from forecast_core.cost.price_card import PriceCard
 from forecast_core.schema import TABLES, Table
 from resources.lake import Lake, LakeTable
 from resources.ledger import Ledger

@@ -2,7 +2,7 @@
 
 Belongs here: finding attempts without a closing settlement and charging them an estimate; idle
 capacity of runs that declared what they hold. Does not: measuring (`meter`) or the fold from events
-to attempts (`forecast_core.attempts`).
+to attempts (`forecast_core.cost.attempts`).
 
 An estimate is the declared quota times the wall clock since the last part that was measured, marked
 `x_estimated`. A run declares its quota in the tags `cost/vcpus` and `cost/gib`; without them the
@@ -19,10 +19,10 @@ from typing import Any
 
 import dagster as dg
 
-from forecast_core.attempts import Attempt, Kind, StepEvent, attempts
-from forecast_core.cost import Usage
-from forecast_core.price_card import PriceCard, Quota
-from forecast_core.settlement import (
+from forecast_core.cost.attempts import Attempt, Kind, StepEvent, attempts
+from forecast_core.cost.charges import Usage
+from forecast_core.cost.price_card import PriceCard, Quota
+from forecast_core.cost.settlement import (
     IDLE,
     UNATTRIBUTED,
     Owner,

@@ -19,8 +19,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator
 
-from forecast_core.allocate import EXACT
-from forecast_core.focus import CHARGE_COLUMNS, STEP_COLUMNS
+from forecast_core.cost.allocate import EXACT
+from forecast_core.cost.focus import CHARGE_COLUMNS, STEP_COLUMNS
 
 SCHEMA_VERSION = 2  # 2: x_series, x_rows, x_code_version, x_config_version
 APPEND_ONLY = ("charges", "settlements")

@@ -1,7 +1,7 @@
 """Proposals of levers: opened by hand or by themselves, applied where the policy says so.
 
 Belongs here: measuring, choosing and logging one proposal, and when one opens by itself. Does not:
-the choice (`forecast_core.levers`), a decision's states (`forecast_core.lever_decisions`), or
+the choice (`forecast_core.levers`), a decision's states (`forecast_core.levers.decisions`), or
 watching costs (`resources.cost_watch`).
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 import polars as pl
 
 from forecast_core import levers
-from forecast_core.lever_decisions import (
+from forecast_core.cost.spend_forecast import Spend, forecast
+from forecast_core.levers.decisions import (
     Action,
     Decision,
     Event,
@@ -27,7 +28,6 @@ from forecast_core.lever_decisions import (
     proposal,
     trust,
 )
-from forecast_core.spend_forecast import Spend, forecast
 from resources.cost_policy import CostPolicy
 from resources.decision_store import DecisionStore
 

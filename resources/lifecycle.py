@@ -1,7 +1,8 @@
 """Moving parts between tiers, and compacting them: one verified commit each.
 
 Belongs here: the protocol of a move and what settles one that died. Does not: which moves are
-due (`forecast_core.lifecycle`, `forecast_core.placement`), the commit itself (`resources.lake`).
+due (`forecast_core.storage.lifecycle`, `forecast_core.storage.placement`), the commit itself
+(`resources.lake`).
 
 The protocol: the source files are compared with their recorded SHA-256 (a damaged file is never
 given a new, valid hash); rows are read from a pinned version and written by one overwrite whose
@@ -22,9 +23,9 @@ import polars as pl
 from deltalake import DeltaTable
 
 from forecast_core.cells import Cells
-from forecast_core.content import content_hash
-from forecast_core.lifecycle import Due, Kind, LifecyclePolicy, Part, Stay, check_movable
-from forecast_core.tiers import Tier
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.lifecycle import Due, Kind, LifecyclePolicy, Part, Stay, check_movable
+from forecast_core.storage.tiers import Tier
 from resources.all_tables import ALL_TABLES
 from resources.commits import Commit, find_commit
 from resources.lake import Lake, LakeTable

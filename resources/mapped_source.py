@@ -1,7 +1,7 @@
 """Sales as a mapping says, a store at a time: the `Source` of anyone's own tables.
 
 Belongs here: the protocol's answers from the staged runs. Does not: staging
-(`resources.source_stage`) or how spans of prices are laid out (`forecast_core.known_ahead`).
+(`resources.source_stage`) or how spans of prices are laid out (`forecast_core.source.known_ahead`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 import polars as pl
 
 from forecast_core.frequency import Frequency
-from forecast_core.known_ahead import AHEAD_DAYS, KnownAhead, price_rows
-from forecast_core.mapping import IDS, MappingError, Policy, SourceMapping
 from forecast_core.prices import month_pieces
 from forecast_core.schema import TABLES
-from forecast_core.source_error import SourceError
-from forecast_core.source_span import body
+from forecast_core.source.error import SourceError
+from forecast_core.source.known_ahead import AHEAD_DAYS, KnownAhead, price_rows
+from forecast_core.source.mapping import IDS, MappingError, Policy, SourceMapping
+from forecast_core.source.span import body
 from resources.policies import PolicyError, load_policy
 from resources.source_calendar import calendar_of
 from resources.source_fixes import Overlay, overlay, read_fixes, was

@@ -1,7 +1,7 @@
 """Quotes from what runs have cost: the estimator's bounds, as admission holds them.
 
 Belongs here: asking the estimator for each asset of a run and adding up. Does not: the model
-(`forecast_core.estimate`), the stated bound for what has no history (`DefaultQuoter`).
+(`forecast_core.cost.estimate`), the stated bound for what has no history (`DefaultQuoter`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from forecast_core.admission_policy import Policy, nanos
-from forecast_core.admission_request import AssetFacts, DefaultQuoter, RunFacts
-from forecast_core.admission_values import Quote
-from forecast_core.estimate import OVERHEAD, Ask, Estimator, NoHistory, observations
+from forecast_core.admission.policy import Policy, nanos
+from forecast_core.admission.request import AssetFacts, DefaultQuoter, RunFacts
+from forecast_core.admission.values import Quote
+from forecast_core.cost.estimate import OVERHEAD, Ask, Estimator, NoHistory, observations
 from resources.ledger import Ledger
 
 REFIT_S = 600.0

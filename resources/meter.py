@@ -2,7 +2,7 @@
 
 Belongs here: the `Meter` resource that IO managers and bodies talk to, and the `@metered`
 decorator. Does not: reading the kernel (`meter_probe`), Dagster's contexts (`meter_step`), prices
-(`forecast_core.cost`), or steps that died without a word (`ledger_reconcile`).
+(`forecast_core.cost.charges`), or steps that died without a word (`ledger_reconcile`).
 
 A step is metered from its first input load to its last output written, since bodies are lazy and
 most of the work is done while writing. What the process uses between steps (its start, imports,
@@ -29,8 +29,8 @@ from typing import Any, TypeVar, cast
 
 import dagster as dg
 
-from forecast_core.cost import CostRecord, TierIO, Usage, price
-from forecast_core.settlement import (
+from forecast_core.cost.charges import CostRecord, TierIO, Usage, price
+from forecast_core.cost.settlement import (
     OVERHEAD,
     Owner,
     Settlement,

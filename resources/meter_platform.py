@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 
 import psutil
 
-from forecast_core.cost import GIB, Usage
-from forecast_core.price_card import PriceCard
-from forecast_core.settlement import OVERHEAD, Owner, Settlement, ledger_rows
+from forecast_core.cost.charges import GIB, Usage
+from forecast_core.cost.price_card import PriceCard
+from forecast_core.cost.settlement import OVERHEAD, Owner, Settlement, ledger_rows
 from resources.ledger import Ledger
 
 # What a command line holds, and what the process is called in the ledger (`x_step_key`).

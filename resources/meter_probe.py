@@ -1,7 +1,8 @@
 """What this process and its children have used so far.
 
 Belongs here: CPU, resident memory, peak and GPU-seconds of the running process, as figures that
-only grow. Does not: which step used them (`meter`) or what they cost (`forecast_core.cost`).
+only grow. Does not: which step used them (`meter`) or what they cost
+(`forecast_core.cost.charges`).
 
 CPU comes from the kernel's own account (getrusage of self and of reaped children, and the times of
 children that still live), so nothing is lost between samples. Memory has no such account: a thread

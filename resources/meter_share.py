@@ -1,7 +1,7 @@
 """Whom the parts of one step served, by the CPU that each was seen to take.
 
 Belongs here: the stopwatch that a body holds while it serves several segment groups. Does not:
-charging (`meter`), or splitting exactly (`forecast_core.settlement`).
+charging (`meter`), or splitting exactly (`forecast_core.cost.settlement`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Sequence
 
-from forecast_core.settlement import Share
+from forecast_core.cost.settlement import Share
 from resources.meter import Meter
 from resources.meter_step import AnyContext
 

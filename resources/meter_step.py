@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from forecast_core.settlement import UNATTRIBUTED, Owner, span_of
+from forecast_core.cost.settlement import UNATTRIBUTED, Owner, span_of
 
 PIPELINE = "cost/pipeline"
 FORECASTER = "cost/forecaster"

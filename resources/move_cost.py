@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-from forecast_core.cost import TierIO, Usage
-from forecast_core.settlement import Owner, Settlement, ledger_rows
+from forecast_core.cost.charges import TierIO, Usage
+from forecast_core.cost.settlement import Owner, Settlement, ledger_rows
 from resources import Settings
 from resources.ledger import open_ledger
 from resources.lifecycle import Moved

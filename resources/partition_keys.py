@@ -19,7 +19,7 @@ import polars as pl
 
 from forecast_core.cells import Cells
 from forecast_core.schema import Cut, Table
-from forecast_core.tiers import month_end, next_month
+from forecast_core.storage.tiers import month_end, next_month
 
 UNPARTITIONED = ""
 

@@ -1,7 +1,7 @@
 """The placement plan of a lake: what is stored and read, put before the planner, and applied.
 
 Belongs here: gathering parts, measured reads, holds and stays, and making the planned moves. Does
-not: choosing a tier (`forecast_core.placement`) or moving a part (`resources.lifecycle`).
+not: choosing a tier (`forecast_core.storage.placement`) or moving a part (`resources.lifecycle`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from forecast_core.lifecycle import Due, Part, Waiting, compaction, returns
-from forecast_core.placement import (
+from forecast_core.cost.price_card import Rates
+from forecast_core.storage.lifecycle import Due, Part, Waiting, compaction, returns
+from forecast_core.storage.placement import (
     STEP_DAYS,
     Placed,
     Reader,
@@ -21,7 +22,6 @@ from forecast_core.placement import (
     place,
     unplanned_rate,
 )
-from forecast_core.price_card import Rates
 from resources.lake import LakeTable
 from resources.lifecycle import Moved, Mover, parts_of
 from resources.storage_ledger import FileRecord, key_of

@@ -1,7 +1,7 @@
 """The price card on disk.
 
 Belongs here: opening the card of an installation. Does not: what a card means
-(`forecast_core.price_card`).
+(`forecast_core.cost.price_card`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from forecast_core.price_card import PriceCard
+from forecast_core.cost.price_card import PriceCard
 from resources.policies import load_policy
 
 

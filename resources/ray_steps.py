@@ -1,7 +1,7 @@
 """Steps as Ray jobs: dagster-ray's executor, with the room of each step from the admission policy.
 
 Belongs here: the executor of an installation that has outgrown one machine. Does not: how much
-room a step gets and what fits no machine (`forecast_core.step_room`), the run launcher
+room a step gets and what fits no machine (`forecast_core.admission.step_room`), the run launcher
 (dagster-ray's own, named in `dagster.yaml`), retries (Dagster's own, through the queue).
 
 Needs the extra `ray`; imported only where the settings ask for it.
@@ -22,9 +22,9 @@ from typing import Any
 import dagster as dg
 from dagster_ray.core.executor import RayStepHandler, RetryMode, StepDelegatingExecutor
 
-from forecast_core.admission_policy import Policy
-from forecast_core.admission_request import GPU_KEY, PIPELINE_KEY
-from forecast_core.step_room import GIB, Misfit, Room, misfit, room_of
+from forecast_core.admission.policy import Policy
+from forecast_core.admission.request import GPU_KEY, PIPELINE_KEY
+from forecast_core.admission.step_room import GIB, Misfit, Room, misfit, room_of
 from resources import Settings
 from resources.policies import load_policy
 from resources.run_facts import KnownAssets, plain

@@ -1,7 +1,7 @@
 """What is known of a Dagster run before it starts: origin, assets, pipelines, size.
 
 Belongs here: reading a run, its plan and its assets' metadata. Does not: what follows from it
-(`forecast_core.admission_request`).
+(`forecast_core.admission.request`).
 
 Job tags are lost when assets are launched directly, so a run is known by its assets.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from forecast_core.admission_request import (
+from forecast_core.admission.request import (
     GPU_KEY,
     PIPELINE_KEY,
     RUNGS_KEY,

@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from forecast_core.lifecycle import RESTORE_HOURS, LifecyclePolicy
-from forecast_core.price_card import Rates
-from forecast_core.tiers import Tier
+from forecast_core.cost.price_card import Rates
+from forecast_core.storage.lifecycle import RESTORE_HOURS, LifecyclePolicy
+from forecast_core.storage.tiers import Tier
 from resources.commits import DataFile
 from resources.table_files import MissingFile
 

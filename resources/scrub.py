@@ -17,8 +17,8 @@ from typing import Literal
 import polars as pl
 from deltalake import CommitProperties, DeltaTable
 
-from forecast_core.lifecycle import Part
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import Part
+from forecast_core.storage.tiers import Tier
 from resources.commits import DataFile, commit
 from resources.lake import LakeTable
 from resources.lifecycle import Mover, content_of, parts_of, window_of

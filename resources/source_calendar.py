@@ -1,7 +1,7 @@
 """The calendar of a mapped source as raw_calendar.
 
 Belongs here: its events and flags, and the days that it leaves out. Does not: looking a date up in
-it (`forecast_core.mapping_values`).
+it (`forecast_core.source.values`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast_core.mapping import SourceMapping
-from forecast_core.mapping_values import calendar_dates
 from forecast_core.schema import TABLES
+from forecast_core.source.mapping import SourceMapping
+from forecast_core.source.values import calendar_dates
 from resources.source_files import whole
 
 _TABLE = TABLES["raw_calendar"]

@@ -2,7 +2,7 @@
 
 Belongs here: finding files, choosing the reader, reading a whole small table, and naming the file
 in what goes wrong. Does not: cutting text into lines (`resources.source_text`), or the meaning of
-a column (`forecast_core.mapping_rows`).
+a column (`forecast_core.source.rows`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast_core.mapping import Format, Join, Table
-from forecast_core.source_changes import kind_of
-from forecast_core.source_error import SourceError
+from forecast_core.source.changes import kind_of
+from forecast_core.source.error import SourceError
+from forecast_core.source.mapping import Format, Join, Table
 from resources import with_environment
 from resources.source_text import LINE, UNFIT, Batch, text_batches, text_header
 

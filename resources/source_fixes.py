@@ -1,7 +1,7 @@
 """Corrections of single rows: a file of them is laid over the source, which is not read again.
 
 Belongs here: writing quarantined rows out to be corrected, reading them back, and finding the rows
-that they stand for. Does not: the rules (`forecast_core.clean`), or landing what changed.
+that they stand for. Does not: the rules (`forecast_core.source.clean`), or landing what changed.
 
 A correction names its row by file, line and text. When any of them is another now, it no longer
 applies and is left out: a new delivery is never overwritten by an old correction.
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast_core.mapping import ALL, IDS
-from forecast_core.source_error import SourceError
+from forecast_core.source.error import SourceError
+from forecast_core.source.mapping import ALL, IDS
 
 COLUMNS = ("source_file", "source_row", "rule", "reason", "was", "date", *IDS, "units")
 _MARK = ["source_file", "source_row", "was"]

@@ -1,7 +1,7 @@
 """A first look at a file: its separator, encoding and first rows, for a proposed mapping.
 
 Belongs here: sniffing how text is written. Does not: what the columns are
-(`forecast_core.mapping_guess`).
+(`forecast_core.source.guess`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 import polars as pl
 from polars import selectors
 
-from forecast_core.mapping import Csv, Table
-from forecast_core.mapping_guess_values import Look, number_style
-from forecast_core.source_error import SourceError
+from forecast_core.source.error import SourceError
+from forecast_core.source.guess_values import Look, number_style
+from forecast_core.source.mapping import Csv, Table
 from resources import with_environment
 from resources.source_files import Origin, batches, header, origins
 from resources.source_text import LINE, members

@@ -1,7 +1,7 @@
 """A mapped source, read once and kept sorted by store: the price of asking it store by store.
 
 Belongs here: the runs on disk, their manifest, and when they are out of date. Does not: reading a
-file (`resources.source_files`), or what a row means (`forecast_core.mapping_rows`).
+file (`resources.source_files`), or what a row means (`forecast_core.source.rows`).
 
 Memory stays bounded by a run, whatever the files hold: rows gather until there are `RUN` of them,
 are sorted by store, series and date, and are written with the statistics by which a reader of one
@@ -24,8 +24,9 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast_core.mapping import IDS, Facts, Join, SourceMapping
-from forecast_core.mapping_rows import (
+from forecast_core.source.error import SourceError
+from forecast_core.source.mapping import IDS, Facts, Join, SourceMapping
+from forecast_core.source.rows import (
     columns_of,
     fact_rows,
     sales_rows,
@@ -33,8 +34,7 @@ from forecast_core.mapping_rows import (
     wide_columns,
     wide_covariates,
 )
-from forecast_core.mapping_values import LINE, Lookups, calendar_days
-from forecast_core.source_error import SourceError
+from forecast_core.source.values import LINE, Lookups, calendar_days
 from resources.source_files import Origin, batches, column_kinds, header, joined, origins, whole
 from resources.source_text import Batch
 

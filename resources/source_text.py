@@ -2,7 +2,7 @@
 
 Belongs here: opening (plain, gz, zip), decoding, cutting into chunks at line ends, and telling
 lines that have the header's number of cells from those that do not. Does not: what a cell means
-(`forecast_core.mapping_rows`), or formats with a schema of their own (`resources.source_files`).
+(`forecast_core.source.rows`), or formats with a schema of their own (`resources.source_files`).
 
 A line that cannot be laid out in columns is handed on beside the batch, with its number and its
 text. A file that cannot be read at all (cut in the middle, another encoding, no text) is a
@@ -26,8 +26,8 @@ from typing import IO, Protocol
 import numpy as np
 import polars as pl
 
-from forecast_core.mapping import Csv
-from forecast_core.source_error import SourceError
+from forecast_core.source.error import SourceError
+from forecast_core.source.mapping import Csv
 
 CHUNK = 8 << 20
 LINE = "\x00line"  # the column of line numbers: no file's own name

@@ -1,8 +1,8 @@
 """Where sales, prices and the calendar come from, read a store at a time.
 
 Belongs here: the `Source` protocol, finding and decoding files, and naming the file in what goes
-wrong. Does not: what the content means (`forecast_core.m5`), generated data
-(`forecast_core.generate`), or judging rows (`forecast_core.clean`).
+wrong. Does not: what the content means (`forecast_core.source.m5`), generated data
+(`forecast_core.generate`), or judging rows (`forecast_core.source.clean`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Protocol
 
 import polars as pl
 
-from forecast_core import generate, m5
-from forecast_core.clean import PLAIN
+from forecast_core import generate
 from forecast_core.frequency import DAILY, Frequency
 from forecast_core.generate import DemoSpec
-from forecast_core.mapping import Csv, Policy
 from forecast_core.schema import TABLES
-from forecast_core.source_error import SourceError
+from forecast_core.source import m5
+from forecast_core.source.clean import PLAIN
+from forecast_core.source.error import SourceError
+from forecast_core.source.mapping import Csv, Policy
 from resources.mapped_source import MappedSource
 from resources.source_text import text_header
 

@@ -20,8 +20,8 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from forecast_core.lifecycle import Due, Hold, Part, Stay
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import Due, Hold, Part, Stay
+from forecast_core.storage.tiers import Tier
 from resources.commits import Commit, DataFile
 from resources.ledger import open_ledger
 from resources.storable import TIER

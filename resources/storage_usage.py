@@ -1,7 +1,7 @@
 """What lies under the data root on a day, and what it costs: tables, leftovers, everything else.
 
 Belongs here: counting bytes, rows and money by table, tier, store and pipeline, and charging them
-once a day. Does not: prices (`forecast_core.cost`), deleting (`vacuum`).
+once a day. Does not: prices (`forecast_core.cost.charges`), deleting (`vacuum`).
 
 Kinds: `live` files of the newest version; `tombstones`, which only older versions name (or none);
 `log` of a table; `early`, what deleted files still owe of a minimum duration; `other`, whatever
@@ -19,10 +19,10 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast_core.cost import Charge, Usage, early_deletion_charge, storage_charge
-from forecast_core.price_card import Rates
-from forecast_core.settlement import Owner, Settlement, charge_row
-from forecast_core.tiers import Tier
+from forecast_core.cost.charges import Charge, Usage, early_deletion_charge, storage_charge
+from forecast_core.cost.price_card import Rates
+from forecast_core.cost.settlement import Owner, Settlement, charge_row
+from forecast_core.storage.tiers import Tier
 from resources.all_tables import ALL_TABLES, COST_STORAGE
 from resources.lake import Lake, LakeTable
 from resources.ledger import Ledger

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from forecast_core.tiers import Tier
+from forecast_core.storage.tiers import Tier
 from resources.commits import DataFile
 from resources.storable import PERIOD, TIER
 

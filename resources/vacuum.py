@@ -1,7 +1,7 @@
 """Deleting the files that no version in use names, and what that costs.
 
 Belongs here: which versions are kept, the deletion, the minimum-duration charges that it brings.
-Does not: moves (`lifecycle`), prices (`forecast_core.price_card`).
+Does not: moves (`lifecycle`), prices (`forecast_core.cost.price_card`).
 
 Kept are: the newest version, whatever was removed less than the retention ago (never shorter than
 the longest job), every held version, and the version that an unsettled move started from. Files
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from forecast_core.cost import early_deletion_charge
-from forecast_core.price_card import Rates
+from forecast_core.cost.charges import early_deletion_charge
+from forecast_core.cost.price_card import Rates
 from resources.lake import LakeTable
 from resources.lifecycle import Mover
 from resources.storage_ledger import FileRecord

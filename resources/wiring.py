@@ -12,11 +12,11 @@ from typing import Any
 
 import dagster as dg
 
-from forecast_core.lever_decisions import in_force
-from forecast_core.lever_effects import under
-from forecast_core.lifecycle import LifecyclePolicy
+from forecast_core.levers.decisions import in_force
+from forecast_core.levers.effects import under
 from forecast_core.segments import SegmentPolicy
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import LifecyclePolicy
+from forecast_core.storage.tiers import Tier
 from resources import DataSpan, Settings, SettingsError
 from resources.coordinator import escrow_of
 from resources.decision_store import DecisionStore

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from forecast_core.admission_policy import Policy
-from forecast_core.kubernetes_stages import HEAD, RAYLET_GIB, manifests, workers
+from forecast_core.admission.kubernetes_stages import HEAD, RAYLET_GIB, manifests, workers
+from forecast_core.admission.policy import Policy
 from resources.coordinator import AdmissionRunCoordinator
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,7 +1,7 @@
 """Accuracy and what it cost: value added over the floor, by level, segment and rung.
 
 Belongs here: scores of cutoffs, live accuracy, the frontier. Does not: scoring anything
-(`forecast_core.accuracy`, `.frontier`).
+(`forecast_core.evaluation.accuracy`, `.frontier`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import polars as pl
 
 from dashboard.live import Live
-from forecast_core.frontier import frontier
-from forecast_core.live_accuracy import ALL
+from forecast_core.evaluation.frontier import frontier
+from forecast_core.evaluation.live_accuracy import ALL
 
 SCORED = "`forecast demo` or `forecast run` on data with actuals"
 MEASURES = {"wrmsse": "WRMSSE", "wape": "WAPE", "bias": "bias"}

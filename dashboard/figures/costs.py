@@ -15,7 +15,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from dashboard.live import Live
-from forecast_core.focus import INSTANT, MONEY
+from forecast_core.cost.focus import INSTANT, MONEY
 from resources.ledger_tables import charges, exact_sum
 
 # Dimension -> column of a charge.
@@ -141,7 +141,7 @@ def unit_costs(live: Live, days: int = 90) -> pl.DataFrame:
     """
 
     def ask() -> pl.DataFrame:
-        from forecast_core import unit_costs as core
+        from forecast_core.incidents import unit_costs as core
 
         ledger = live.ledger.charges(first=live.today - timedelta(days=days))
         mine = ledger.filter(pl.col("x_environment") == live.settings.environment)

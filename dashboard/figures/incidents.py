@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from dashboard.live import Live
 from forecast_core import incidents as incident_rules
-from forecast_core import lever_decisions, unit_costs
-from forecast_core.incidents import Incident
-from forecast_core.lever_decisions import Decision
+from forecast_core.incidents import Incident, unit_costs
+from forecast_core.levers import decisions as lever_decisions
+from forecast_core.levers.decisions import Decision
 from resources.admission_log import every_override
 from resources.admission_tables import runs
 from resources.event_log import Entry

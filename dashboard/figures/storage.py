@@ -1,7 +1,7 @@
 """Storage: bytes and money by table and tier, and the moves that would pay.
 
 Belongs here: what lies where by the Delta logs, the mart of storage charges, the placement plan of
-now. Does not: choosing a tier (`forecast_core.placement`) or moving anything.
+now. Does not: choosing a tier (`forecast_core.storage.placement`) or moving anything.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from dashboard.live import Live
 from dashboard.stores import NothingYet
-from forecast_core.declared_reads import declared_readers
-from forecast_core.lifecycle import LifecyclePolicy
-from forecast_core.placement import HORIZON_DAYS as HORIZON_DAYS
+from forecast_core.storage.declared_reads import declared_readers
+from forecast_core.storage.lifecycle import LifecyclePolicy
+from forecast_core.storage.placement import HORIZON_DAYS as HORIZON_DAYS
 from resources.all_tables import ALL_TABLES
 from resources.lifecycle import Mover
 from resources.placements import plan

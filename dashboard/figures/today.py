@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from dashboard.live import Live
 from dashboard.stores import NothingYet
 from forecast_core.cells import Cells
-from forecast_core.spend_forecast import Spend, forecast
+from forecast_core.cost.spend_forecast import Spend, forecast
 from resources.admission_tables import runs
 from resources.ledger_tables import exact_sum, settlements
 

@@ -13,7 +13,7 @@ from dashboard.live import Live
 from dashboard.show import chart, figures, money_column, section, table
 from dashboard.words import amount, money, plain
 from forecast_core.incidents import Incident
-from forecast_core.lever_decisions import Decision
+from forecast_core.levers.decisions import Decision
 
 _STATES = {"open": "red", "acknowledged": "orange", "mitigated": "blue", "closed": "green",
            "withdrawn": "gray", "proposed": "orange", "approved": "blue", "applied": "violet",

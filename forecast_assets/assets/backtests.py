@@ -1,7 +1,8 @@
 """Backtests: every rung at past cutoffs, its accuracy beside its cost, and what levers would do.
 
 Belongs here: how much is tried, and keeping what came of it. Does not: running a rung
-(`forecast_core.contest`), scoring (`forecast_core.frontier`), or choosing a lever.
+(`forecast_core.evaluation.contest`), scoring (`forecast_core.evaluation.frontier`), or choosing a
+lever.
 
 Both take a sample of whole stores: a comparison needs many series, not all of them.
 """
@@ -17,10 +18,10 @@ import polars as pl
 from forecast_assets.networks import NeuralChallenger
 from forecast_assets.partitions import ANY_PARTITION, CUTOFF_DAYS, MONTH_OF_CUTOFF
 from forecast_assets.past import past_of
-from forecast_core import backtest, frontier, frontier_plot
-from forecast_core.accuracy import Scales, scales
 from forecast_core.cells import Cells
-from forecast_core.contest import Contest, Setup, contest
+from forecast_core.evaluation import backtest, frontier, frontier_plot
+from forecast_core.evaluation.accuracy import Scales, scales
+from forecast_core.evaluation.contest import Contest, Setup, contest
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs.gbm import LEVELS, GbmSpec
 from forecast_core.schema import TABLES

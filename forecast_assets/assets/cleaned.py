@@ -1,6 +1,7 @@
 """Cleaning: every raw row is kept or quarantined, none is lost.
 
-Belongs here: the two tables that split the raw one. Does not: the rules (`forecast_core.clean`).
+Belongs here: the two tables that split the raw one. Does not: the rules
+(`forecast_core.source.clean`).
 """
 
 import dagster as dg
@@ -8,8 +9,8 @@ import polars as pl
 
 from forecast_assets.partitions import MONTH_STORE, RANGE_IS_ONE_RUN
 from forecast_core.by_store import ByStore
-from forecast_core.clean import Cleaned, clean
 from forecast_core.schema import TABLES
+from forecast_core.source.clean import Cleaned, clean
 from resources import DataSpan
 from resources.meter import metered
 from resources.sources import Source
@@ -39,7 +40,7 @@ def split_sales(
     source: dg.ResourceParam[Source],
     span: dg.ResourceParam[DataSpan],
 ) -> tuple[ByStore, ByStore]:
-    """Split raw sales by the rules of `forecast_core.clean` and the policy of their source."""
+    """Split raw sales by the rules of `clean` and the policy of their source."""
     spotless: set[str] = set()
 
     def split(store_id: str) -> Cleaned:

@@ -1,7 +1,7 @@
 """Publishing at every level, and the score of what was published.
 
 Belongs here: the assets of one cutoff over all stores. Does not: the arithmetic
-(`forecast_core.reconcile`, `forecast_core.accuracy`).
+(`forecast_core.reconcile`, `forecast_core.evaluation.accuracy`).
 """
 
 from datetime import date, timedelta
@@ -15,8 +15,8 @@ from forecast_assets.partitions import (
     MONTH_OF_CUTOFF,
     STORES_OF_CUTOFF,
 )
-from forecast_core.accuracy import evaluate, fva, scales
 from forecast_core.cells import Cells
+from forecast_core.evaluation.accuracy import evaluate, fva, scales
 from forecast_core.frequency import Frequency
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.reconcile import bottom_up

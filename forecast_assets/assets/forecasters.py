@@ -21,12 +21,12 @@ from forecast_assets.partitions import (
 )
 from forecast_assets.past import past_of
 from forecast_core import alignment, calibration
-from forecast_core.backtest import Past
 from forecast_core.cells import Cells
+from forecast_core.cost.settlement import Share
+from forecast_core.evaluation.backtest import Past
 from forecast_core.rungs.gbm import LEVELS, Fitted
 from forecast_core.schema import TABLES
 from forecast_core.segments import SegmentPolicy, served
-from forecast_core.settlement import Share
 from resources import DataSpan, Settings
 from resources.meter import Meter, metered
 from resources.meter_share import Laps

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from forecast_core.estimate import observations, recent_error
+from forecast_core.cost.estimate import observations, recent_error
 from resources.lake import Lake
 from resources.ledger_history import (
     COST_LEDGER,

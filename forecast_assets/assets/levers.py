@@ -13,11 +13,11 @@ import dagster as dg
 import polars as pl
 
 from forecast_assets.assets.incidents import cost_incidents, cost_policy
-from forecast_core.lever_decisions import Event, Refusal, why_propose
-from forecast_core.lever_tracking import Tracked, review_of, tracked
-from forecast_core.live_accuracy import ALL
+from forecast_core.cost.spend_forecast import Spend
+from forecast_core.evaluation.live_accuracy import ALL
+from forecast_core.levers.decisions import Event, Refusal, why_propose
+from forecast_core.levers.tracking import Tracked, review_of, tracked
 from forecast_core.segments import SegmentPolicy
-from forecast_core.spend_forecast import Spend
 from resources import Settings
 from resources.decision_store import DecisionStore
 from resources.escrow import Escrow

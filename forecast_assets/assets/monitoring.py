@@ -1,8 +1,9 @@
 """Monitoring: what forecasters meet against what they were trained on, and how they fare.
 
 Belongs here: gathering the windows, keeping scores, and the report where there is something to
-see. Does not: the distances (`resources.drift_report`), verdicts (`forecast_core.drift`), or the
-reaction (`sensors_drift`). There is no setting that turns any of it off.
+see. Does not: the distances (`resources.drift_report`), verdicts
+(`forecast_core.evaluation.drift`), or the reaction (`sensors_drift`). There is no setting that
+turns any of it off.
 """
 
 from datetime import date
@@ -12,9 +13,9 @@ import dagster as dg
 import polars as pl
 
 from forecast_assets.partitions import ANY_PARTITION, CUTOFF_DAYS, MONTH_OF_CUTOFF
-from forecast_core import drift
 from forecast_core.cells import Cells
-from forecast_core.live_accuracy import ALL, live_accuracy
+from forecast_core.evaluation import drift
+from forecast_core.evaluation.live_accuracy import ALL, live_accuracy
 from forecast_core.schema import TABLES
 from resources import DataSpan, Settings
 from resources.drift_report import Comparison

@@ -27,14 +27,14 @@ from forecast_core.by_store import ByStore
 from forecast_core.calibration import Spreads
 from forecast_core.cells import Cells
 from forecast_core.closures import nothing_when_shut
-from forecast_core.known_ahead import CLOSED
+from forecast_core.cost.settlement import Share
 from forecast_core.prices import daily_prices
 from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantiles
 from forecast_core.rungs import floor, granted
 from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
 from forecast_core.segments import Rung, SegmentPolicy, served
-from forecast_core.settlement import Share
+from forecast_core.source.known_ahead import CLOSED
 from resources import DataSpan, Settings
 from resources.gate import granted as terms_of
 from resources.meter import Meter, metered

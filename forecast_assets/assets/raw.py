@@ -11,7 +11,7 @@ from forecast_assets.partitions import MONTH_STORE, RANGE_IS_ONE_RUN
 from forecast_core.by_store import ByStore
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES
-from forecast_core.upsert import prices_over, sales_over
+from forecast_core.source.upsert import prices_over, sales_over
 from resources.lake import Lake
 from resources.meter import metered
 from resources.partition_keys import cells_of

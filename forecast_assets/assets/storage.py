@@ -1,7 +1,7 @@
 """Looking after storage: what it costs, where parts should lie, and the work that follows.
 
 Belongs here: one asset for each thing that is done to stored files. Does not: the rules
-(`forecast_core.lifecycle`, `forecast_core.placement`) or the protocol of a move
+(`forecast_core.storage.lifecycle`, `forecast_core.storage.placement`) or the protocol of a move
 (`resources.lifecycle`).
 
 Nothing here computes data, so everything can be run again at any time: what is done is done once.
@@ -17,8 +17,8 @@ import polars as pl
 
 from forecast_assets.storage_reads import GraphFacts
 from forecast_core.cells import Cells
-from forecast_core.lifecycle import Due, rollover
-from forecast_core.placement import markdown
+from forecast_core.storage.lifecycle import Due, rollover
+from forecast_core.storage.placement import markdown
 from resources import DataSpan, Settings
 from resources.all_tables import COST_STORAGE
 from resources.lifecycle import Moved, Mover, parts_of

@@ -1,7 +1,7 @@
 """Tuning: settings searched under a budget, and the champion replaced when it surely pays.
 
 Belongs here: what is searched and on which series. Does not: the search or the verdict
-(`forecast_core.tuning`), nor the decision log (`forecast_assets.champions`).
+(`forecast_core.evaluation.tuning`), nor the decision log (`forecast_assets.champions`).
 """
 
 import json
@@ -17,16 +17,16 @@ import polars as pl
 from forecast_assets.champions import champions, promote
 from forecast_assets.partitions import ANY_PARTITION, CUTOFF_DAYS, MONTH_OF_CUTOFF
 from forecast_assets.past import past_of
-from forecast_core import backtest, frontier
-from forecast_core.accuracy import Scales, scales
-from forecast_core.backtest import Past
 from forecast_core.cells import Cells
-from forecast_core.contest import Run
+from forecast_core.evaluation import backtest, frontier
+from forecast_core.evaluation.accuracy import Scales, scales
+from forecast_core.evaluation.backtest import Past
+from forecast_core.evaluation.contest import Run
+from forecast_core.evaluation.tuning import Choice, Range, Space, compare, search
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs import gbm
 from forecast_core.schema import TABLES
 from forecast_core.segments import SegmentPolicy
-from forecast_core.tuning import Choice, Range, Space, compare, search
 from resources import DataSpan, Settings
 from resources.meter import Meter, metered
 from resources.table_view import TableView

@@ -111,7 +111,7 @@ def explain(run: str, as_json: AsJson = False) -> None:
 
 def _say(verdict: Any, policy: Any) -> None:
     """One change of mind about a run, with the facts that it rested on."""
-    from forecast_core.admission_policy import NANO
+    from forecast_core.admission.policy import NANO
 
     decision, quote = verdict.decision, verdict.quote
     typer.echo(f"{_moment(verdict.at)}  {decision.action}: {decision.reason} ({decision.code})")
@@ -180,7 +180,7 @@ def override(
 ) -> None:
     """Make an exception: it needs an owner, a reason and an end, and is logged."""
     from forecast_core.admission import Override
-    from forecast_core.admission_policy import nanos
+    from forecast_core.admission.policy import nanos
     from resources.admission_log import add_override
 
     escrow = _escrow()
@@ -231,8 +231,8 @@ def kubernetes(
     """Print a namespace, a quota and a Ray cluster for each stage of the policy, as YAML."""
     import yaml
 
-    from forecast_core.admission_policy import Policy
-    from forecast_core.kubernetes_stages import manifests
+    from forecast_core.admission.kubernetes_stages import manifests
+    from forecast_core.admission.policy import Policy
     from resources import Settings
     from resources.policies import PolicyError, load_policy
 
@@ -246,7 +246,7 @@ def kubernetes(
 @policy_app.command()
 def check(file: Path) -> None:
     """Read a policy FILE and name every fault; exits 1 when it is refused."""
-    from forecast_core.admission_policy import Policy, units
+    from forecast_core.admission.policy import Policy, units
     from resources.policies import PolicyError, load_policy
 
     try:

@@ -70,7 +70,7 @@ def pieces_of(
 ) -> Iterator["Stage"]:
     """The pieces: stores together up to a chunk, neighbours in one run (a range is a run)."""
     from forecast_assets.batch import Stage
-    from forecast_core.admission_split import pieces
+    from forecast_core.admission.split import pieces
 
     at = {store: position for position, store in enumerate(stores)}
     for piece in pieces(dict.fromkeys(stores, seconds), chunk):
@@ -85,7 +85,7 @@ def pieces_of(
 
 def _seconds(assets: Sequence[str], months: tuple[str, str], escrow: "Escrow") -> float:
     """The measured bound of the time that one store takes; the stated one without history."""
-    from forecast_core.admission_request import AssetFacts, RunFacts, request_of
+    from forecast_core.admission.request import AssetFacts, RunFacts, request_of
 
     first, last = (date.fromisoformat(month) for month in months)
     count = (last.year - first.year) * 12 + last.month - first.month + 1

@@ -1,7 +1,8 @@
 """`forecast cost`: what was spent and by whom, what a run would cost, and the books behind it.
 
-Belongs here: arguments, tables and messages. Does not: sums (`forecast_core.cost_report`),
-estimates (`forecast_core.estimate`), the ledger. Everything heavy is imported when a command runs.
+Belongs here: arguments, tables and messages. Does not: sums (`forecast_core.cost.report`),
+estimates (`forecast_core.cost.estimate`), the ledger. Everything heavy is imported when a command
+runs.
 """
 
 import json
@@ -17,8 +18,8 @@ import typer
 from resources import Settings
 
 if TYPE_CHECKING:
-    from forecast_core.estimate import Ask
-    from forecast_core.price_card import PriceCard
+    from forecast_core.cost.estimate import Ask
+    from forecast_core.cost.price_card import PriceCard
     from resources.ledger import Ledger
 
 app = typer.Typer(help="What was spent, by whom, and what would be.", no_args_is_help=True)
@@ -39,8 +40,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Spending by any cut; total = workload + idle + overhead, to the last decimal."""
-    from forecast_core.cost_report import by as cut
-    from forecast_core.cost_report import summary
+    from forecast_core.cost.report import by as cut
+    from forecast_core.cost.report import summary
 
     with _books() as (settings, ledger, _):
         charges = ledger.charges(first=_day(since), last=_day(until), run_id=run)
@@ -69,7 +70,7 @@ def quote(
     as_json: AsJson = False,
 ) -> None:
     """What a run of SELECTION would cost, from what such runs have cost, with an upper bound."""
-    from forecast_core.estimate import Estimator, NoHistory, observations
+    from forecast_core.cost.estimate import Estimator, NoHistory, observations
 
     with _books() as (_, ledger, card):
         try:
@@ -126,8 +127,8 @@ def rerate(
     """Rate the past again under a card: corrections are added, history is never edited."""
     from decimal import Decimal
 
-    from forecast_core.price_card import PriceCardError
-    from forecast_core.rerate import corrections
+    from forecast_core.cost.price_card import PriceCardError
+    from forecast_core.cost.rerate import corrections
     from resources.price_card import load_price_card
 
     with _books() as (_, ledger, current):
@@ -201,7 +202,7 @@ def _asks(selection: str, partitions: int) -> "list[Ask]":
     import dagster as dg
 
     from forecast_assets.definitions import defs
-    from forecast_core.estimate import OVERHEAD, Ask
+    from forecast_core.cost.estimate import OVERHEAD, Ask
     from resources.meter_step import FORECASTER, SEGMENT_GROUP
 
     graph = defs.resolve_asset_graph()

@@ -1,7 +1,8 @@
 """`forecast incidents`: detect cost regressions, list them, and take one to its close.
 
-Belongs here: arguments, tables and messages. Does not: detection (`forecast_core.regressions`),
-states (`forecast_core.incidents`) or storage (`resources.incident_store`).
+Belongs here: arguments, tables and messages. Does not: detection
+(`forecast_core.incidents.regressions`), states (`forecast_core.incidents`) or storage
+(`resources.incident_store`).
 """
 
 import json
@@ -38,8 +39,8 @@ def detect(
     raw: Annotated[bool, typer.Option(help="watch raw cost instead, as a comparison")] = False,
 ) -> None:
     """Replay any ledger and write the incidents that would have been opened."""
-    from forecast_core.regressions import Policy
-    from forecast_core.regressions import detect as found_in
+    from forecast_core.incidents.regressions import Policy
+    from forecast_core.incidents.regressions import detect as found_in
     from resources.cost_policy import read_cost_policy
 
     policy = Policy(gain_per_cost=read_cost_policy(_policy_path()).gain_per_cost)
@@ -73,7 +74,7 @@ def example(
     seed: Annotated[int, typer.Option(help="another seed, another ledger")] = 7,
 ) -> None:
     """Write a ledger with planted regressions, its accuracy, events and truth, to try it on."""
-    from forecast_core.planted_ledger import Recipe, generate
+    from forecast_core.incidents.planted_ledger import Recipe, generate
 
     drawn = generate(seed, Recipe(series=series, days=days))
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import typer
 from resources import Settings
 
 if TYPE_CHECKING:
-    from forecast_core.price_card import Rates
+    from forecast_core.cost.price_card import Rates
     from resources.lake import LakeTable
     from resources.lifecycle import Moved, Mover
 
@@ -62,7 +62,7 @@ def plan(apply: Apply = False) -> None:
     """Where every part should lie and what that saves; `--apply` moves and charges it."""
     from forecast_assets.layers import layer_assets
     from forecast_assets.storage_reads import GraphFacts
-    from forecast_core.placement import markdown
+    from forecast_core.storage.placement import markdown
     from resources import placements
 
     mover, rates = _mover(), _rates()
@@ -88,8 +88,8 @@ def move(
     store: Store = None,
 ) -> None:
     """Move parts of one period to a tier."""
-    from forecast_core.lifecycle import Due
-    from forecast_core.tiers import Tier
+    from forecast_core.storage.lifecycle import Due
+    from forecast_core.storage.tiers import Tier
     from resources.lifecycle import parts_of
 
     try:
@@ -248,7 +248,7 @@ def hold(
     until: Annotated[str | None, typer.Option(help="Last day of it, by the calendar.")] = None,
 ) -> None:
     """Keep the present version of a table (legal: and its parts where they are)."""
-    from forecast_core.lifecycle import Hold
+    from forecast_core.storage.lifecycle import Hold
 
     if kind not in ("legal", "pin"):
         raise typer.BadParameter(f"{kind!r} is no kind of hold; use legal or pin")

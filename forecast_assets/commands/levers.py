@@ -1,7 +1,7 @@
 """`forecast levers`: propose the cuts that cost the least accuracy, and follow them to review.
 
 Belongs here: arguments, tables and messages. Does not: the choice (`forecast_core.levers`), the
-life of a decision (`forecast_core.lever_decisions`) or storage (`resources.decision_store`).
+life of a decision (`forecast_core.levers.decisions`) or storage (`resources.decision_store`).
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from forecast_core.lever_decisions import Action, Decision, Event, Refusal, trust
+from forecast_core.levers.decisions import Action, Decision, Event, Refusal, trust
 from resources import PROJECT_ROOT, Settings
 
 app = typer.Typer(help="Levers that trade accuracy for cost.", no_args_is_help=True)

@@ -1,7 +1,7 @@
 """`forecast partitions`: what making them again takes, which are stale, and refreshing them.
 
 Belongs here: the terminal's side. Does not: quotes (`resources.backfill_quotes`), the choice
-(`forecast_core.staleness`), long backfills that admission lets in by pieces (`backfill`).
+(`forecast_core.storage.staleness`), long backfills that admission lets in by pieces (`backfill`).
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ import typer
 from resources import Settings
 
 if TYPE_CHECKING:
-    from forecast_core.placement import Reader
+    from forecast_core.storage.placement import Reader
     from resources.backfill_quotes import BackfillQuoter
 
 app = typer.Typer(help="Quotes of backfills, stale partitions.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def stale(asset: Asset) -> None:
 
     from forecast_assets.automation import sources_of, times
     from forecast_assets.definitions import defs
-    from forecast_core.staleness import Known, choose, why_stale
+    from forecast_core.storage.staleness import Known, choose, why_stale
     from resources.backfill_worth import appraise
     from resources.wiring import lifecycle_policy_of
 

@@ -191,7 +191,7 @@ def run(
 @contextmanager
 def holding() -> Iterator[None]:
     """A source that changed in a way that needs a person's word: why, and exit code 3."""
-    from forecast_core.source_changes import SourceChanged
+    from forecast_core.source.changes import SourceChanged
 
     try:
         yield

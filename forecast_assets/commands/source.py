@@ -1,8 +1,8 @@
 """`forecast source`: bring your own tables: propose a mapping, check it, land it.
 
 Belongs here: options, progress and what is printed. Does not: guessing
-(`forecast_core.mapping_guess`), reading (`resources.mapped_source`) or counting
-(`forecast_core.source_report`). Exit codes: 0 sound, 1 cannot be used, 2 rows would
+(`forecast_core.source.guess`), reading (`resources.mapped_source`) or counting
+(`forecast_core.source.report`). Exit codes: 0 sound, 1 cannot be used, 2 rows would
 be quarantined, 3 the source changed in a way that needs a person's word.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import rich.console
     import rich.progress
 
-    from forecast_core.source_changes import Change
-    from forecast_core.source_report import Report
+    from forecast_core.source.changes import Change
+    from forecast_core.source.report import Report
     from resources.mapped_source import MappedSource
     from resources.source_stage import Progress
 
@@ -45,9 +45,9 @@ def init(
     force: Annotated[bool, typer.Option(help="Write over a mapping that is there.")] = False,
 ) -> None:
     """Look at files and propose a mapping, with a reason and a confidence for each guess."""
-    from forecast_core.mapping import SourceMapping, json_schema
-    from forecast_core.mapping_guess import guess
-    from forecast_core.mapping_guess_yaml import as_yaml
+    from forecast_core.source.guess import guess
+    from forecast_core.source.guess_yaml import as_yaml
+    from forecast_core.source.mapping import SourceMapping, json_schema
     from resources.source_look import look_at, look_into
 
     if out.exists() and not force:
@@ -139,7 +139,7 @@ def quarantine(
 
     settings = Settings.from_environment(source=str(mapping))
     settings.adopt()
-    from forecast_core.quarantine_told import lines
+    from forecast_core.source.quarantine_told import lines
     from resources.source_fixes import to_correct
     from resources.wiring import lake_of
 
@@ -199,7 +199,7 @@ def _corrections(source: "MappedSource") -> str:
 @app.command("schema")
 def schema() -> None:
     """The JSON Schema of a mapping, for editors."""
-    from forecast_core.mapping import json_schema
+    from forecast_core.source.mapping import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1))
 
@@ -215,7 +215,7 @@ def example(
 ) -> None:
     """Write generated data in somebody else's shape."""
     from forecast_core.generate import DemoSpec
-    from forecast_core.generate_shapes import shape as tables_of
+    from forecast_core.generate.shapes import shape as tables_of
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -264,8 +264,8 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _report(source: "MappedSource") -> "Report":
-    from forecast_core.clean import clean
-    from forecast_core.source_report import Report
+    from forecast_core.source.clean import clean
+    from forecast_core.source.report import Report
 
     first, last = source.span()
     report = Report(source.frequency, last)
@@ -333,7 +333,7 @@ def _print_rules(
     import polars as pl
     from rich.table import Table
 
-    from forecast_core.quarantine_told import lines
+    from forecast_core.source.quarantine_told import lines
 
     if not rules:
         return
@@ -360,7 +360,7 @@ def _cost(report: "Report") -> str:
 
 def _changes(source: "MappedSource") -> "list[Change]":
     """What is different since the last load; nothing before the first."""
-    from forecast_core.source_changes import changes
+    from forecast_core.source.changes import changes
     from resources.landed import Landed, stage_of, survey
     from resources.wiring import lake_of
 

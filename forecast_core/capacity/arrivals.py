@@ -14,7 +14,7 @@ from datetime import date, time
 import numpy as np
 
 from forecast_core.admission import Quote, Shape
-from forecast_core.admission_policy import NANO, Policy
+from forecast_core.admission.policy import NANO, Policy
 from forecast_core.capacity.calendar import DAY, midnight
 from forecast_core.capacity.fit import QUANTITIES, Rate, Rates
 from forecast_core.capacity.plan import MIX, Plan, Work, price_index

@@ -1,7 +1,7 @@
 """What the platform believes of its runs while its estimates are wrong, corrected by what it sees.
 
 Belongs here: the intraday refit of quotes. Does not: the truth (`arrivals`), the live estimator
-(`forecast_core.estimate`, whose refit every ten minutes this stands for).
+(`forecast_core.cost.estimate`, whose refit every ten minutes this stands for).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The money books of the twin, kept as the live escrow keeps them.
 
 Belongs here: what is gone in the current period of each budget node. Does not: what is held (the
-runs that hold it), limits and floors (`forecast_core.admission_desk`).
+runs that hold it), limits and floors (`forecast_core.admission.desk`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What runs cost, learned from the ledger: a line in volume for each stage and rung, and its tail.
 
 Belongs here: `fit`, the rates it gives, and the stated default where there is no history. Does not:
-quoting a run to be admitted (`forecast_core.estimate`), reading the ledger, what will run.
+quoting a run to be admitted (`forecast_core.cost.estimate`), reading the ledger, what will run.
 
 A stage is an asset; its driver is the rows it wrote, or the series of the cycle where it writes
 none. Each quantity is `a` + `b` x driver with `a, b` >= 0, in relative least squares, recent runs

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from forecast_core.admission_policy import CLASSES, Policy
+from forecast_core.admission.policy import CLASSES, Policy
 from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.calendar import month_of
 from forecast_core.capacity.fit import Rates
@@ -22,7 +22,7 @@ from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.storage import Bytes, by_day, by_month
 from forecast_core.capacity.stress import CALM, Stress
 from forecast_core.capacity.twin import Progress, Twin
-from forecast_core.price_card import Rates as Prices
+from forecast_core.cost.price_card import Rates as Prices
 
 BAND = (0.1, 0.5, 0.9)
 STORED = "stored bytes"  # the work of keeping what is there; its units are GiB-months

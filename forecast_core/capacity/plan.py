@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from forecast_core.admission_policy import ORIGINS, PIPELINES, Clock
+from forecast_core.admission.policy import ORIGINS, PIPELINES, Clock
 from forecast_core.capacity.calendar import add_months
 
 Z80 = 1.2815515655446004  # the normal's 90th percentile

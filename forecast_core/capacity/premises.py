@@ -1,14 +1,14 @@
 """Does a plan fit what it is drawn with: the policy, the measured rates, the price card?
 
 Belongs here: contradictions between the plan and another file, which would make every figure wrong
-without a word. Does not: faults of the plan by itself (`plan`), of the policy (`admission_checks`).
+without a word. Does not: faults of the plan by itself (`plan`), of the policy (`admission.checks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forecast_core.admission import Decision, Request, Snapshot
-from forecast_core.admission_policy import NANO, Policy, nanos
+from forecast_core.admission.policy import NANO, Policy, nanos
 from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan

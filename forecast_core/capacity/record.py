@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forecast_core.admission import Decision
-from forecast_core.admission_policy import NANO
+from forecast_core.admission.policy import NANO
 from forecast_core.capacity.arrivals import Batch, Truth
 from forecast_core.capacity.calendar import DAY, month_of
 

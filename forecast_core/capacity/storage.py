@@ -1,7 +1,7 @@
 """What is stored, by tier, as the plan's days pass: rows x bytes, moved by age, expired at the end.
 
 Belongs here: bytes and their money under a draw. Does not: the tiers' age policy at work
-(`forecast_core.tiers`), measuring what is stored (`resources.ledger_history`).
+(`forecast_core.storage.tiers`), measuring what is stored (`resources.ledger_history`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.plan import price_index
-from forecast_core.price_card import Rates as Prices
+from forecast_core.cost.price_card import Rates as Prices
 
 GIB = 2.0**30
 TIERS = ("hot", "warm", "cold")

@@ -29,7 +29,7 @@ from forecast_core.admission import (
     Snapshot,
     decide,
 )
-from forecast_core.admission_policy import PROTECTED, Policy
+from forecast_core.admission.policy import PROTECTED, Policy
 from forecast_core.capacity.arrivals import Arrivals, Batch, Truth
 from forecast_core.capacity.beliefs import Beliefs
 from forecast_core.capacity.books import Books

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from forecast_assets.commands.admission import admission_app, budget_app, policy_app
-from forecast_core.admission_request import AssetFacts, RunFacts, request_of
+from forecast_core.admission.request import AssetFacts, RunFacts, request_of
 from resources import Settings
 from resources.coordinator import build_escrow
 from resources.escrow import Escrow

@@ -11,8 +11,8 @@ import yaml
 
 from forecast_assets.sensors_admission import SENSORS, admission_queue
 from forecast_core.admission import Load
-from forecast_core.admission_policy import Policy
-from forecast_core.admission_request import AssetFacts, RunFacts, request_of
+from forecast_core.admission.policy import Policy
+from forecast_core.admission.request import AssetFacts, RunFacts, request_of
 from resources.admission_store import AdmissionStore, StoreError
 from resources.escrow import Escrow
 

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from forecast_assets.automation import StaleAndWorthwhile
-from forecast_core.staleness import Refresh
+from forecast_core.storage.staleness import Refresh
 
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2025-01-01", end_date="2025-05-01")
 CUT = dg.MultiPartitionsDefinition(

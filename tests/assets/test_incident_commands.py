@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from forecast_assets.commands.incidents import app as incidents
 from forecast_assets.commands.levers import app as levers
-from forecast_core.planted_ledger import Recipe, generate
-from forecast_core.regressions import detect
+from forecast_core.incidents.planted_ledger import Recipe, generate
+from forecast_core.incidents.regressions import detect
 from resources.incident_store import IncidentStore
 
 RUN = CliRunner()

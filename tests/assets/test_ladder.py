@@ -10,10 +10,10 @@ import pytest
 from forecast_assets import ladder
 from forecast_assets.assets.predictions import _shares
 from forecast_assets.ladder import LADDER, NOTHING_LEARNT, Training, fit_or_below
+from forecast_core.cost.settlement import Share
 from forecast_core.rungs.gbm import Fitted, NoExamplesError
 from forecast_core.rungs.neural import NeuralError
 from forecast_core.segments import RUNGS, Group, Rung
-from forecast_core.settlement import Share
 
 
 def test_every_rung_above_the_floor_has_a_step() -> None:

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from forecast_assets.commands.cost import app
-from forecast_core.focus import CORRECTION
+from forecast_core.cost.focus import CORRECTION
 from resources import Settings
 from resources.meter import Meter, metered
 

@@ -12,7 +12,7 @@ import pytest
 from forecast_assets.assets.ledger import cost_history
 from forecast_assets.sensors_ledger import reconcile_ledger
 from forecast_core.cells import Cells
-from forecast_core.focus import LEDGER_COLUMNS, STEP_COLUMNS
+from forecast_core.cost.focus import LEDGER_COLUMNS, STEP_COLUMNS
 from resources.lake import Lake
 from resources.ledger_history import (
     COST_LEDGER,

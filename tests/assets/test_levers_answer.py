@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from forecast_assets.assets import levers
+from forecast_core.cost.spend_forecast import Spend
 from forecast_core.incidents import Event, Incident
 from forecast_core.levers import LEVERS
-from forecast_core.spend_forecast import Spend
 from resources import Settings
 from resources.cost_policy import CostPolicy
 from resources.decision_store import DecisionStore

@@ -14,10 +14,10 @@ from forecast_assets.assets import storage
 from forecast_assets.jobs_storage import CHECKS
 from forecast_assets.storage_reads import READS, GraphFacts, declared, readers
 from forecast_core.cells import Cells
-from forecast_core.content import content_hash
-from forecast_core.cost import early_deletion_charge
-from forecast_core.lifecycle import Due, Hold, LifecyclePolicy
-from forecast_core.tiers import Tier
+from forecast_core.cost.charges import early_deletion_charge
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.lifecycle import Due, Hold, LifecyclePolicy
+from forecast_core.storage.tiers import Tier
 from resources import DataSpan, Settings
 from resources.lake import Lake
 from resources.late_books import LateBooks

@@ -10,8 +10,8 @@ import pytest
 
 from forecast_assets import cli
 from forecast_core.cells import Cells
-from forecast_core.content import content_hash
-from forecast_core.tiers import Tier
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.tiers import Tier
 from resources import Settings
 from resources.lifecycle import Mover, parts_of
 from resources.wiring import mover_of

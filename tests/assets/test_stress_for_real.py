@@ -8,7 +8,7 @@ import yaml
 
 from benchmarks._real_ledgers import Ledger, lived
 from benchmarks.twin_calibration import the_plan
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.fit import fit
 from forecast_core.capacity.stress import Stress

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core import accuracy
+from forecast_core.evaluation import accuracy
 from forecast_core.hierarchy import M5_LEVELS, Hierarchy, HierarchyError, level_name
 from forecast_core.schema import TABLES
 

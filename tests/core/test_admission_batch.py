@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from forecast_core.admission import Holding, Quote, Request, Shape, Snapshot, decide
-from forecast_core.admission_policy import NANO, Policy
-from forecast_core.admission_record import snapshot_from_json, snapshot_to_json
+from forecast_core.admission.policy import NANO, Policy
+from forecast_core.admission.record import snapshot_from_json, snapshot_to_json
 
 POLICY = Policy.parse(
     yaml.safe_load((Path(__file__).parents[2] / "policies" / "admission.yaml").read_text())

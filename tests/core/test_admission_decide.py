@@ -27,7 +27,7 @@ from forecast_core.admission import (
     decide,
     latest_start,
 )
-from forecast_core.admission_policy import NANO, Policy
+from forecast_core.admission.policy import NANO, Policy
 
 SHIPPED = Path(__file__).parents[2] / "policies" / "admission.yaml"
 NOW = 1_790_000_000.0

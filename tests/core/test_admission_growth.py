@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecast_core.admission import Decision, Holding, Quote, Request, Shape, Snapshot
-from forecast_core.admission_growth import asked_again, may_hold, scaled
-from forecast_core.admission_policy import NANO, Policy
+from forecast_core.admission.growth import asked_again, may_hold, scaled
+from forecast_core.admission.policy import NANO, Policy
 
 MAPPING = yaml.safe_load((Path(__file__).parents[2] / "policies" / "admission.yaml").read_text())
 NOON = 1_772_625_600.0  # 2026-03-04 12:00 UTC

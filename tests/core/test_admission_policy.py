@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.admission_policy import NANO, Policy, PolicyError, nanos, units
+from forecast_core.admission.policy import NANO, Policy, PolicyError, nanos, units
 
 SHIPPED: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "policies" / "admission.yaml").read_text()

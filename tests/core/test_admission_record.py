@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from forecast_core.admission import Snapshot, decide
-from forecast_core.admission_record import (
+from forecast_core.admission.record import (
     RecordError,
     agrees,
     decisions_from_json,

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.admission_split import bucket_of, pieces
+from forecast_core.admission.split import bucket_of, pieces
 
 WORK = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.floats(0.1, 90), max_size=30)
 

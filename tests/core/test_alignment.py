@@ -18,7 +18,7 @@ from forecast_core.alignment import (
     levels,
     node_totals,
 )
-from forecast_core.node_shapes import HISTORY_DAYS, fit_shapes
+from forecast_core.alignment.shapes import HISTORY_DAYS, fit_shapes
 
 CUTOFF = date(2016, 4, 24)
 HORIZON = 28

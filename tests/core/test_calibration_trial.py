@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 import yaml
 
-from forecast_core import backtest, calibration
-from forecast_core.backtest import Past
-from forecast_core.clean import clean
+from forecast_core import calibration
+from forecast_core.evaluation import backtest
+from forecast_core.evaluation.backtest import Past
 from forecast_core.generate import DemoSpec
 from forecast_core.quantiles import SpreadError
 from forecast_core.rungs import origin_features
 from forecast_core.segments import SegmentPolicy
+from forecast_core.source.clean import clean
 from resources.sources import DemoSource
 
 ROOT = Path(__file__).resolve().parents[2]

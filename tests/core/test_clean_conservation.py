@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core.clean import PRICE_RULES, RULES, clean
 from forecast_core.schema import TABLES
+from forecast_core.source.clean import PRICE_RULES, RULES, clean
 
 DAY = date(2024, 3, 1)
 LAST = DAY + timedelta(9)

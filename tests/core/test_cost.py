@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.cost import (
+from forecast_core.cost.charges import (
     CostRecord,
     TierIO,
     Usage,
@@ -17,8 +17,8 @@ from forecast_core.cost import (
     quantity,
     storage_charge,
 )
-from forecast_core.price_card import SKUS, Rates
-from forecast_core.settlement import Owner, Settlement, Share, by_share, ledger_rows, records
+from forecast_core.cost.price_card import SKUS, Rates
+from forecast_core.cost.settlement import Owner, Settlement, Share, by_share, ledger_rows, records
 
 GIB = 2**30
 RATES = Rates(

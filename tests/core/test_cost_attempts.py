@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.attempts import Attempt, StepEvent, attempts
+from forecast_core.cost.attempts import Attempt, StepEvent, attempts
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

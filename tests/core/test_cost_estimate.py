@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast_core.estimate import (
+from forecast_core.cost.estimate import (
     OVERHEAD,
     Ask,
     Estimator,
@@ -18,8 +18,8 @@ from forecast_core.estimate import (
     recent_error,
     replay,
 )
-from forecast_core.estimate import _ridge as ridge
-from forecast_core.focus import STEP_COLUMNS
+from forecast_core.cost.estimate import _ridge as ridge
+from forecast_core.cost.focus import STEP_COLUMNS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ASSETS = {"raw": (1e-4, 0.9, None), "features": (4e-4, 1.0, None), "fit": (2e-3, 0.7, "gbm")}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forecast_core.price_card import SKUS, PriceCard, PriceCardError
+from forecast_core.cost.price_card import SKUS, PriceCard, PriceCardError
 from resources.policies import PolicyError
 from resources.price_card import load_price_card
 

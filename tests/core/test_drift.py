@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast_core import drift
+from forecast_core.evaluation import drift
 from forecast_core.schema import TABLES
 from resources.drift_report import Comparison
 

@@ -6,11 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast_core import backtest, explain
-from forecast_core.backtest import Past
-from forecast_core.clean import clean
+from forecast_core import explain
+from forecast_core.evaluation import backtest
+from forecast_core.evaluation.backtest import Past
 from forecast_core.generate import DemoSpec
 from forecast_core.rungs import gbm, origin_features
+from forecast_core.source.clean import clean
 from resources.sources import DemoSource
 
 SPEC = DemoSpec(series=20, stores=1, days=300)

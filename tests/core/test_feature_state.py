@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from forecast_core.clean import clean
 from forecast_core.generate import DemoSpec
 from forecast_core.rungs import origin_features
 from forecast_core.rungs.feature_state import WINDOW_DAYS, FeatureState, FeatureStateError
+from forecast_core.source.clean import clean
 from resources.sources import DemoSource
 
 SPEC = DemoSpec(series=25, stores=1, days=470)

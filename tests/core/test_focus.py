@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core.cost import Usage
-from forecast_core.focus import (
+from forecast_core.cost.charges import Usage
+from forecast_core.cost.focus import (
     CHARGE_COLUMNS,
     LEDGER_COLUMNS,
     Account,
@@ -20,9 +20,9 @@ from forecast_core.focus import (
     export_rows,
     violations,
 )
-from forecast_core.price_card import SKUS, PriceCard, PriceCardError, Quota, Rates
-from forecast_core.rerate import corrections
-from forecast_core.settlement import Owner, Settlement, ledger_rows
+from forecast_core.cost.price_card import SKUS, PriceCard, PriceCardError, Quota, Rates
+from forecast_core.cost.rerate import corrections
+from forecast_core.cost.settlement import Owner, Settlement, ledger_rows
 
 START = datetime(2026, 1, 30, tzinfo=UTC)
 

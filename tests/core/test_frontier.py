@@ -10,16 +10,17 @@ import polars as pl
 import pytest
 import yaml
 
-from forecast_core import backtest, frontier, frontier_plot, levers
-from forecast_core.accuracy import scales
-from forecast_core.backtest import Past
-from forecast_core.clean import clean
-from forecast_core.contest import GOVERNED, Contest, Setup, contest
+from forecast_core import levers
+from forecast_core.evaluation import backtest, frontier, frontier_plot
+from forecast_core.evaluation.accuracy import scales
+from forecast_core.evaluation.backtest import Past
+from forecast_core.evaluation.contest import GOVERNED, Contest, Setup, contest
 from forecast_core.generate import DemoSpec
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs import origin_features
 from forecast_core.rungs.gbm import LEVELS, GbmSpec
 from forecast_core.segments import SegmentPolicy
+from forecast_core.source.clean import clean
 from resources.sources import DemoSource
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.landing import Block, blocks, changed, fingerprints
+from forecast_core.source.landing import Block, blocks, changed, fingerprints
 
 MONTHS = [date(2024, month, 1) for month in range(1, 8)]
 STORES = ("a", "b", "c", "d")

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.lever_effects import under
 from forecast_core.levers import LEVERS
+from forecast_core.levers.effects import under
 from forecast_core.segments import ATTRIBUTES, RUNGS, SegmentPolicy, classify, served
 
 FILE = Path(__file__).parents[2] / "policies" / "segments.yaml"

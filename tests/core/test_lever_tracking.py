@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 import pytest
 
-from forecast_core.lever_decisions import Decision, Event, replay
-from forecast_core.lever_tracking import review_of, tracked
+from forecast_core.levers.decisions import Decision, Event, replay
+from forecast_core.levers.tracking import review_of, tracked
 
 APPLIED = date(2024, 6, 1)
 OPTION = {"group": "a", "lever": "retrain_less", "level": 1, "saving": 30.0, "loss": 5.0}

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core import lever_decisions as decisions
 from forecast_core import levers
-from forecast_core.levers import Option, Plan, Trust, Unreachable
+from forecast_core.levers import Option, Plan, Trust, Unreachable, decisions
 
 AT = datetime(2024, 5, 1, tzinfo=UTC)
 

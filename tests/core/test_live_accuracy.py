@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast_core.live_accuracy import ALL, live_accuracy
+from forecast_core.evaluation.live_accuracy import ALL, live_accuracy
 from forecast_core.schema import TABLES
 
 CUTOFF = date(2024, 1, 31)

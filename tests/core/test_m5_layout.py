@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core.m5 import (
+from forecast_core.schema import TABLES
+from forecast_core.source.error import SourceError
+from forecast_core.source.m5 import (
     EVENTS,
     Calendar,
     Origin,
@@ -18,8 +20,6 @@ from forecast_core.m5 import (
     price_spans,
     week_pieces,
 )
-from forecast_core.schema import TABLES
-from forecast_core.source_error import SourceError
 
 FIRST = date(2024, 1, 27)  # a Saturday; the week runs over the month's end
 SALES, PRICES = Origin("sales.csv", 2), Origin("prices.csv", 2)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from forecast_core.alignment import Shapes, expected, learn
-from forecast_core.node_booster import BACK_DAYS, fit, predict
+from forecast_core.alignment.booster import BACK_DAYS, fit, predict
 
 CUTOFF = date(2016, 4, 24)
 HORIZON = 14

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core.lifecycle import Part
-from forecast_core.placement import (
+from forecast_core.cost.price_card import Rates
+from forecast_core.storage.lifecycle import Part
+from forecast_core.storage.placement import (
     GIB,
     SHRINK,
     TIERS,
@@ -22,8 +23,7 @@ from forecast_core.placement import (
     markdown,
     place,
 )
-from forecast_core.price_card import Rates
-from forecast_core.tiers import Tier
+from forecast_core.storage.tiers import Tier
 from resources.price_card import load_price_card
 
 AS_OF = date(2016, 5, 22)

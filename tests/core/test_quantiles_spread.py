@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import nbinom
 
-from forecast_core.accuracy import pinball
+from forecast_core.evaluation.accuracy import pinball
 from forecast_core.quantiles import (
     ANY,
     LEVELS,

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast_core import unit_costs
-from forecast_core.planted_ledger import Recipe, generate
-from forecast_core.regressions import detect
+from forecast_core.incidents import unit_costs
+from forecast_core.incidents.planted_ledger import Recipe, generate
+from forecast_core.incidents.regressions import detect
 
 FIRST = date(2024, 1, 1)
 

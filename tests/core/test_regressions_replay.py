@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core import planted_ledger
-from forecast_core.change_shape import shape_of
-from forecast_core.regressions import detect
-from forecast_core.series_nature import tail_df, volume_elasticity, weekday_effects
-from forecast_core.unit_cost_watch import Observed, Watch, replay
+from forecast_core.incidents import planted_ledger
+from forecast_core.incidents.change_shape import shape_of
+from forecast_core.incidents.regressions import detect
+from forecast_core.incidents.series_nature import tail_df, volume_elasticity, weekday_effects
+from forecast_core.incidents.unit_cost_watch import Observed, Watch, replay
 
 
 def observed(y: np.ndarray, step: int = 1) -> Observed:

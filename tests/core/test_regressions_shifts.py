@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from forecast_core.regressions import detect
+from forecast_core.incidents.regressions import detect
 
 
 def ledger(**unit: np.ndarray) -> pl.DataFrame:

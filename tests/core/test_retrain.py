@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.drift import Verdict
-from forecast_core.live_accuracy import ALL
-from forecast_core.retrain import Group, Loss, RetrainPolicy, accuracy_loss, decide, decisions
+from forecast_core.evaluation.drift import Verdict
+from forecast_core.evaluation.live_accuracy import ALL
+from forecast_core.evaluation.retrain import (
+    Group,
+    Loss,
+    RetrainPolicy,
+    accuracy_loss,
+    decide,
+    decisions,
+)
 from forecast_core.schema import TABLES
 
 CUTOFF = date(2024, 6, 30)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core import planted_causes
-from forecast_core.root_cause import explain, uses
+from forecast_core.incidents import planted_causes
+from forecast_core.incidents.root_cause import explain, uses
 
 
 @given(seed=st.integers(0, 100_000))

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from forecast_core.incidents import Safeguard
-from forecast_core.safeguards import held
+from forecast_core.incidents.safeguards import held
 
 TODAY = date(2024, 6, 10)
 

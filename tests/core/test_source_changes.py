@@ -5,7 +5,7 @@ from datetime import date
 import polars as pl
 import pytest
 
-from forecast_core.source_changes import State, changes, kind_of
+from forecast_core.source.changes import State, changes, kind_of
 
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
 KINDS = {"sales": {"day": "date (%Y-%m-%d)", "shop": "text", "qty": "number"}}

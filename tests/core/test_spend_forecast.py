@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast_core.spend_forecast import forecast
+from forecast_core.cost.spend_forecast import forecast
 
 FIRST = date(2024, 1, 1)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.staleness import Known, Refresh, choose, runs_of, why_stale, worth_of
+from forecast_core.storage.staleness import Known, Refresh, choose, runs_of, why_stale, worth_of
 
 NOW = datetime(2026, 5, 22, 12, tzinfo=UTC)
 PROMISE = timedelta(hours=36)

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.admission_policy import PIPELINES, Policy, PolicyError
-from forecast_core.step_room import GIB, Room, misfit, room_of
+from forecast_core.admission.policy import PIPELINES, Policy, PolicyError
+from forecast_core.admission.step_room import GIB, Room, misfit, room_of
 
 
 @pytest.fixture(scope="module")

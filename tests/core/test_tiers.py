@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.tiers import (
+from forecast_core.storage.tiers import (
     DEFAULT_POLICY,
     Tier,
     TierPolicy,

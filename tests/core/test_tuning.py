@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast_core.lever_decisions import Decision, Event, apply
-from forecast_core.tuning import Choice, Range, Trial, compare, expected_gain, promoted, search
+from forecast_core.evaluation.tuning import (
+    Choice,
+    Range,
+    Trial,
+    compare,
+    expected_gain,
+    promoted,
+    search,
+)
+from forecast_core.levers.decisions import Decision, Event, apply
 
 SPACE = {"rate": Range(0.01, 1.0, log=True), "leaves": Range(4, 64, whole=True)}
 TODAY = {"rate": 0.5, "leaves": 8, "kept": "as it is"}

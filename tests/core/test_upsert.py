@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.upsert import prices_over, sales_over
+from forecast_core.source.upsert import prices_over, sales_over
 
 SCHEMA = {
     "date": pl.Date,

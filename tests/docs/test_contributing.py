@@ -81,10 +81,10 @@ from datetime import date
 from pathlib import Path
 import polars as pl, yaml
 from forecast_core.cells import Cells
-from forecast_core.cost import storage_charge
-from forecast_core.lifecycle import LifecyclePolicy
-from forecast_core.placement import place
-from forecast_core.price_card import PriceCard
+from forecast_core.cost.charges import storage_charge
+from forecast_core.storage.lifecycle import LifecyclePolicy
+from forecast_core.storage.placement import place
+from forecast_core.cost.price_card import PriceCard
 from forecast_core.schema import TABLES
 from resources.lake import Lake
 from resources.lifecycle import parts_of
@@ -114,7 +114,7 @@ def test_the_tier_owns_its_ages_and_is_priced(changed: Path, tmp_path: Path) -> 
 
 BUDGET_SCRIPT = """
 import yaml
-from forecast_core.admission_policy import Policy, PolicyError
+from forecast_core.admission.policy import Policy, PolicyError
 
 content = yaml.safe_load(open("policies/admission.yaml"))
 policy = Policy.parse(content)

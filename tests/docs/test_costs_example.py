@@ -9,9 +9,9 @@ import pytest
 import yaml
 from documents import ROOT, blocks
 
-from forecast_core.cost import TierIO, Usage, price
-from forecast_core.price_card import Rates
-from forecast_core.settlement import Owner, Settlement, Share, by_share, ledger_rows
+from forecast_core.cost.charges import TierIO, Usage, price
+from forecast_core.cost.price_card import Rates
+from forecast_core.cost.settlement import Owner, Settlement, Share, by_share, ledger_rows
 from resources.price_card import load_price_card
 
 PAGE = ROOT / "docs" / "costs.md"

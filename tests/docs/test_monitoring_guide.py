@@ -11,7 +11,7 @@ from documents import ROOT, commands
 from typer.testing import CliRunner
 
 from forecast_assets.cli import app
-from forecast_core.regressions import detect
+from forecast_core.incidents.regressions import detect
 from resources import Settings
 from resources.incident_store import IncidentStore
 

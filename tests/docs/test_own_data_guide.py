@@ -11,7 +11,7 @@ from documents import ROOT, blocks, commands
 from typer.testing import CliRunner
 
 from forecast_assets.cli import app
-from forecast_core.mapping import SourceMapping, json_schema
+from forecast_core.source.mapping import SourceMapping, json_schema
 
 GUIDE = ROOT / "docs" / "own_data.md"
 COMMANDS = commands(GUIDE, inline=True)

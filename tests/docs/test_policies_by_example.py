@@ -10,11 +10,11 @@ import yaml
 from documents import ROOT, Shown, blocks
 
 from forecast_core.admission import Decision, Load, Quote, Request, Shape, Snapshot, decide
-from forecast_core.admission_policy import NANO, Policy, PolicyError
-from forecast_core.lifecycle import LifecyclePolicy
-from forecast_core.price_card import PriceCard
+from forecast_core.admission.policy import NANO, Policy, PolicyError
+from forecast_core.cost.price_card import PriceCard
 from forecast_core.segments import SegmentPolicy
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import LifecyclePolicy
+from forecast_core.storage.tiers import Tier
 from resources.cost_policy import read_cost_policy
 
 FRAGMENTS = blocks(ROOT / "docs" / "policies.md", "yaml")

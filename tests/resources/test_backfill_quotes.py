@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from forecast_core.cells import Cells
-from forecast_core.cost import Usage
-from forecast_core.lifecycle import LifecyclePolicy, Stay, rollover
-from forecast_core.placement import Reader
-from forecast_core.price_card import Rates
+from forecast_core.cost.charges import Usage
+from forecast_core.cost.price_card import Rates
+from forecast_core.cost.settlement import Owner, Settlement, ledger_rows
 from forecast_core.schema import TABLES
-from forecast_core.settlement import Owner, Settlement, ledger_rows
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import LifecyclePolicy, Stay, rollover
+from forecast_core.storage.placement import Reader
+from forecast_core.storage.tiers import Tier
 from resources.backfill_quotes import BackfillQuoter
 from resources.lake import Lake
 from resources.ledger import Ledger, open_ledger

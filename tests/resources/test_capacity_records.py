@@ -12,9 +12,9 @@ import yaml
 from forecast_core.capacity.outcomes import STORED
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.variance import variance
-from forecast_core.cost import Usage
-from forecast_core.price_card import PriceCard
-from forecast_core.settlement import Owner, Settlement, charge_set_of, ledger_rows
+from forecast_core.cost.charges import Usage
+from forecast_core.cost.price_card import PriceCard
+from forecast_core.cost.settlement import Owner, Settlement, charge_set_of, ledger_rows
 from resources import Settings
 from resources.capacity_records import actual_month, planned_month, variances
 from resources.ledger import Ledger

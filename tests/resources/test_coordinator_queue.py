@@ -19,7 +19,7 @@ from dagster._core.remote_origin import (  # a queued run must name where it cam
 )
 
 from forecast_core.admission import Override
-from forecast_core.admission_policy import NANO, Policy
+from forecast_core.admission.policy import NANO, Policy
 from resources.admission_log import add_override
 from resources.admission_store import AdmissionStore, StoreError
 from resources.coordinator import AdmissionRunCoordinator, HoldReplaced, attend

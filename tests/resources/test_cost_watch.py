@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecast_core.planted_ledger import Recipe, generate
+from forecast_core.incidents.planted_ledger import Recipe, generate
 from forecast_core.schema import TABLES
 from resources.cost_policy import CostPolicy
 from resources.cost_watch import Watched, watch

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES, Cut
-from forecast_core.tiers import month_end, month_start
+from forecast_core.storage.tiers import month_end, month_start
 from resources.partition_keys import Scope, cells_of, decode, rows_by_key
 
 STORES = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True)

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 import yaml
 
 from forecast_core.admission import Load, Override, Quote, Request, Shape
-from forecast_core.admission_policy import NANO, Policy
-from forecast_core.admission_request import AssetFacts, RunFacts, request_of
-from forecast_core.focus import STEP_COLUMNS
+from forecast_core.admission.policy import NANO, Policy
+from forecast_core.admission.request import AssetFacts, RunFacts, request_of
+from forecast_core.cost.focus import STEP_COLUMNS
 from resources.admission_log import active_overrides, add_override
 from resources.admission_store import AdmissionStore, StoreError
 from resources.admission_tables import metadata

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from forecast_core.cost import Usage
-from forecast_core.settlement import Owner, Settlement, ledger_rows
+from forecast_core.cost.charges import Usage
+from forecast_core.cost.settlement import Owner, Settlement, ledger_rows
 from resources.ledger import Ledger
 from resources.ledger_history import export_focus
 from resources.price_card import load_price_card

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from forecast_core.admission import Load, Override
-from forecast_core.admission_policy import NANO, Policy
-from forecast_core.admission_request import AssetFacts, RunFacts, request_of
+from forecast_core.admission.policy import NANO, Policy
+from forecast_core.admission.request import AssetFacts, RunFacts, request_of
 from resources.admission_log import add_override
 from resources.admission_store import AdmissionStore
 from resources.escrow import Escrow, replay

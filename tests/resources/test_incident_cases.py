@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from forecast_core.incidents import Incident
-from forecast_core.planted_ledger import Planted, Recipe, generate
-from forecast_core.regressions import detect
+from forecast_core.incidents.planted_ledger import Planted, Recipe, generate
+from forecast_core.incidents.regressions import detect
 from resources.incident_cases import keep, replayed
 from resources.incident_store import IncidentStore
 

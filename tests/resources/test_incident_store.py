@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from forecast_core.incidents import Event, Incident, Refusal
-from forecast_core.lever_decisions import Decision
-from forecast_core.lever_decisions import Event as LeverEvent
-from forecast_core.planted_ledger import Recipe, generate
-from forecast_core.regressions import detect
+from forecast_core.incidents.planted_ledger import Recipe, generate
+from forecast_core.incidents.regressions import detect
+from forecast_core.levers.decisions import Decision
+from forecast_core.levers.decisions import Event as LeverEvent
 from resources.cost_policy import CostPolicyError, read_cost_policy
 from resources.decision_store import DecisionStore
 from resources.incident_store import IncidentStore

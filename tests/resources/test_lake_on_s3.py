@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from forecast_core.cells import Cells
-from forecast_core.content import content_hash
-from forecast_core.lifecycle import Due, LifecyclePolicy
-from forecast_core.price_card import Rates
+from forecast_core.cost.price_card import Rates
 from forecast_core.schema import Table
-from forecast_core.tiers import Tier
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.lifecycle import Due, LifecyclePolicy
+from forecast_core.storage.tiers import Tier
 from resources import s3
 from resources.lake import Lake, LakeTable
 from resources.late_books import LateBooks

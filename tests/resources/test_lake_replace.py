@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES, Table
-from forecast_core.tiers import Tier, TierPolicy, TierRule
+from forecast_core.storage.tiers import Tier, TierPolicy, TierRule
 from resources.lake import Lake, LakeTable
 
 AS_OF = date(2016, 5, 22)

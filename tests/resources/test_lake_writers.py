@@ -14,7 +14,7 @@ from deltalake.exceptions import CommitFailedError
 
 from forecast_core.cells import Cells
 from forecast_core.schema import Table
-from forecast_core.tiers import Tier
+from forecast_core.storage.tiers import Tier
 from resources import commits
 from resources.commits import LakeConflict, commit
 from resources.lake import Lake

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from forecast_core.cost import Usage
-from forecast_core.price_card import SKUS, Rates
-from forecast_core.settlement import Owner, Settlement, charge_set_of, ledger_rows
+from forecast_core.cost.charges import Usage
+from forecast_core.cost.price_card import SKUS, Rates
+from forecast_core.cost.settlement import Owner, Settlement, charge_set_of, ledger_rows
 from resources.ledger import Ledger, LedgerError, LedgerLocked, LedgerVersionError
 
 RATES = Rates("t", date(2020, 1, 1), "USD", {sku: Decimal("0.000000007") for sku in SKUS})

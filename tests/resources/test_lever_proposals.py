@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast_core.lever_decisions import Decision, Event, Refusal
+from forecast_core.levers.decisions import Decision, Event, Refusal
 from resources.cost_policy import CostPolicy
 from resources.decision_store import DecisionStore
 from resources.lever_proposals import (

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from forecast_core.cells import Cells
-from forecast_core.content import content_hash
-from forecast_core.lifecycle import (
+from forecast_core.schema import Table
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.lifecycle import (
     Due,
     HeldError,
     Hold,
@@ -22,8 +23,7 @@ from forecast_core.lifecycle import (
     compaction,
     rollover,
 )
-from forecast_core.schema import Table
-from forecast_core.tiers import Tier
+from forecast_core.storage.tiers import Tier
 from resources import lifecycle
 from resources.commits import local_path
 from resources.file_layout import FileLayout
@@ -309,8 +309,8 @@ import resource, signal, sys
 from datetime import date
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from test_lifecycle_moves import STOCK, POLICY, part
-from forecast_core.lifecycle import Due
-from forecast_core.tiers import Tier
+from forecast_core.storage.lifecycle import Due
+from forecast_core.storage.tiers import Tier
 from resources.lake import Lake
 from resources.lifecycle import Mover, StorageFull
 from resources.storage_ledger import StorageLedger

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from benchmarks._malformed_kinds import KINDS, MAPPING, Kind, lines
 from benchmarks.malformed import judge
-from forecast_core.clean import clean
-from forecast_core.source_error import SourceError
+from forecast_core.source.clean import clean
+from forecast_core.source.error import SourceError
 from resources.mapped_source import MappedSource
 
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from polars.testing import assert_frame_equal
 
-from forecast_core.clean import clean
 from forecast_core.generate import DemoSpec
-from forecast_core.generate_shapes import SHAPES, shape
-from forecast_core.mapping import MappingError, SourceMapping, json_schema
-from forecast_core.mapping_guess import guess
-from forecast_core.mapping_guess_yaml import as_yaml
+from forecast_core.generate.shapes import SHAPES, shape
+from forecast_core.source.clean import clean
+from forecast_core.source.guess import guess
+from forecast_core.source.guess_yaml import as_yaml
+from forecast_core.source.mapping import MappingError, SourceMapping, json_schema
 from resources.mapped_source import MappedSource
 from resources.source_look import look_at
 from resources.sources import M5Source

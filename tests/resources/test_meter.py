@@ -16,8 +16,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from forecast_core.cost import CostRecord
-from forecast_core.price_card import PriceCard, PriceCardError, Rates
+from forecast_core.cost.charges import CostRecord
+from forecast_core.cost.price_card import PriceCard, PriceCardError, Rates
 from resources.meter import Meter, Share, metered, record_in
 from resources.meter_probe import ProcessProbe, held_gpus, probe
 from resources.meter_share import Laps

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 import yaml
 
-from forecast_core.clean import clean
-from forecast_core.mapping import SourceMapping
-from forecast_core.mapping_guess import guess
-from forecast_core.mapping_guess_yaml import as_yaml
+from forecast_core.source.clean import clean
+from forecast_core.source.guess import guess
+from forecast_core.source.guess_yaml import as_yaml
+from forecast_core.source.mapping import SourceMapping
 from resources.mapped_source import MappedSource
 from resources.source_look import look_at, look_into
 

@@ -14,8 +14,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from forecast_core.admission_policy import Policy
-from forecast_core.step_room import GIB, Room
+from forecast_core.admission.policy import Policy
+from forecast_core.admission.step_room import GIB, Room
 from resources import Settings, SettingsError
 
 pytest.importorskip("dagster_ray", reason="the extra `ray` is not installed")

@@ -13,11 +13,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from forecast_core.cells import Cells
-from forecast_core.content import content_hash
-from forecast_core.lifecycle import Due, Hold, LifecyclePolicy
-from forecast_core.price_card import Rates
+from forecast_core.cost.price_card import Rates
 from forecast_core.schema import Table
-from forecast_core.tiers import Tier
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.lifecycle import Due, Hold, LifecyclePolicy
+from forecast_core.storage.tiers import Tier
 from resources.commits import local_path
 from resources.lake import Lake, LakeTable
 from resources.lifecycle import Mover, parts_of

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from forecast_core.lever_decisions import Action, Decision, Event
+from forecast_core.levers.decisions import Action, Decision, Event
 from resources import Settings
 from resources.decision_store import DecisionStore
 from resources.lever_proposals import put_in_force

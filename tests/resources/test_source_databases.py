@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from forecast_core.clean import clean
-from forecast_core.source_error import SourceError
+from forecast_core.source.clean import clean
+from forecast_core.source.error import SourceError
 from resources.mapped_source import MappedSource
 
 DAYS = 30

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from benchmarks._malformed_kinds import MAPPING, lines
-from forecast_core.clean import Cleaned, clean
-from forecast_core.source_error import SourceError
+from forecast_core.source.clean import Cleaned, clean
+from forecast_core.source.error import SourceError
 from resources.mapped_source import MappedSource
 from resources.source_fixes import to_correct
 

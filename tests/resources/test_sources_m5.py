@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from forecast_core.clean import clean
+from forecast_core.source.clean import clean
 from resources.sources import M5Source
 
 pytestmark = pytest.mark.m5

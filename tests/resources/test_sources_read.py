@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecast_core.clean import clean
 from forecast_core.generate import DemoSpec
 from forecast_core.schema import TABLES
-from forecast_core.source_error import SourceError
+from forecast_core.source.clean import clean
+from forecast_core.source.error import SourceError
 from resources.sources import DemoSource, M5Source, Source, build_source
 
 FIRST, DAYS = date(2024, 1, 27), 40

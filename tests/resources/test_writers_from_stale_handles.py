@@ -14,10 +14,10 @@ import pytest
 from deltalake import DeltaTable
 
 from forecast_core.cells import Cells
-from forecast_core.content import content_hash
-from forecast_core.lifecycle import Due, LifecyclePolicy
 from forecast_core.schema import Table
-from forecast_core.tiers import Tier
+from forecast_core.storage.content import content_hash
+from forecast_core.storage.lifecycle import Due, LifecyclePolicy
+from forecast_core.storage.tiers import Tier
 from resources import lake as lake_module
 from resources.commits import LakeConflict
 from resources.lake import Lake, LakeTable

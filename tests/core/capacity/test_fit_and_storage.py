@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.fit import Rates, fit
 from forecast_core.capacity.plan import Plan

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.outcomes import STORED, Job, Outcome, draw, summarise
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.report import markdown, plain
 from forecast_core.capacity.storage import Bytes
 from forecast_core.capacity.whatif import Bounds, delta, pulled, verdict
-from forecast_core.price_card import PriceCard
+from forecast_core.cost.price_card import PriceCard
 
 POLICIES = Path(__file__).parents[3] / "policies"
 PLAN = Plan.parse(yaml.safe_load((POLICIES / "capacity.yaml").read_text()))

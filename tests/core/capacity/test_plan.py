@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from forecast_core.admission_policy import Policy
+from forecast_core.admission.policy import Policy
 from forecast_core.capacity.fit import Rates
 from forecast_core.capacity.plan import Plan, PlanError
 from forecast_core.capacity.premises import contradictions

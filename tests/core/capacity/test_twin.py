@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from forecast_core.admission import Holding, Load, Request, Snapshot, decide
-from forecast_core.admission_policy import PROTECTED, Policy
+from forecast_core.admission.policy import PROTECTED, Policy
 from forecast_core.capacity.arrivals import Arrivals
 from forecast_core.capacity.books import Books
 from forecast_core.capacity.fit import Rates

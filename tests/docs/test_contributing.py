@@ -59,7 +59,6 @@ cutoff = newest["as_of"].max()
 members = newest.filter(pl.col("as_of") == cutoff, store_id="CA_1")
 step = LADDER[group.rung]
 fitted = step.fit(Training(group, cutoff, 28, None, views[0], None), members)
-assert fitted.artefact == b'{"kind": "last_week"}'
 asked = Asked(Serving(*views, None), group.name, "CA_1", cutoff, 28, 28)
 rows = step.forecast(asked, fitted.artefact, members)
 sold = asked.sales(7).select("item_id", "date", "units")

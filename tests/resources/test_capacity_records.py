@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-import polars as pl
 import pytest
 import yaml
 
@@ -18,8 +17,8 @@ from forecast_core.cost.settlement import Owner, Settlement, charge_set_of, ledg
 from resources import Settings
 from resources.capacity_records import actual_month, planned_month, variances
 from resources.ledger import Ledger
-from resources.ledger_history import charge_storage
 from resources.plan_store import OUTCOME, PlanStore
+from resources.storage_usage import Stored, charge
 
 POLICIES = Path(__file__).parents[2] / "policies"
 PLAN = Plan.parse(yaml.safe_load((POLICIES / "capacity.yaml").read_text()))
@@ -60,8 +59,8 @@ def lived(folder: Path, card: PriceCard, *, gib: float = 4.0) -> Ledger:
         end = start + timedelta(seconds=60)
         settled = Settlement(name, owner, start, end, usage, 0, True)
         ledger.record(*ledger_rows(settled, card.on(DAY, "prod")))
-    files = pl.DataFrame({"table": ["t"], "tier": ["hot"], "bytes": [int(gib * 2**30)]})
-    charge_storage(ledger, files, card, "prod", DAY)
+    held = [Stored("live", "t", "hot", "S", 1, (int(gib * 2**30),))]
+    charge(ledger, held, DAY, card.on(DAY, "prod"), "prod")
     return ledger
 
 

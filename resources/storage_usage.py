@@ -150,19 +150,25 @@ def _row(
 
 
 def charge(
-    ledger: Ledger, held: Sequence[Stored], day: date, rates: Rates, environment: str
+    ledger: Ledger,
+    held: Sequence[Stored],
+    day: date,
+    rates: Rates,
+    environment: str,
+    data_set: str,
 ) -> int:
     """Charge a UTC day of what is stored to the ledger; rows written.
 
-    A day of a table, kind and tier is charged once: by the first who asks.
+    A day of a table, kind and tier of a data set is charged once: by the first who asks. What
+    stands beside the lakes of an environment is shared, and charged once for all of them.
     """
     by: dict[tuple[str, str, str], list[int]] = {}
     for item in held:
         by.setdefault((item.kind, item.table, item.tier), []).extend(item.sizes)
     rows = []
     for (kind, table, tier), sizes in by.items():
-        # Live files keep the name that they have always been charged under.
-        name = f"{table}:{day}" if kind == "live" else f"{kind}:{table}:{day}"
+        whose = "" if kind == "other" else f"{data_set}:"
+        name = f"{whose}{kind}:{table}:{day}"
         rows += _charged(
             storage_charge(sizes, tier, day, rates), name, table, day, rates, environment
         )
@@ -175,6 +181,7 @@ def charge_early(
     day: date,
     rates: Rates,
     environment: str,
+    data_set: str,
 ) -> int:
     """Charge what the files deleted on a day still owed of their minimum duration; rows written.
 
@@ -188,7 +195,7 @@ def charge_early(
     rows = []
     for (table, at, _), lines in owed.items():
         line = replace(lines[0], quantity=sum((one.quantity for one in lines), Decimal(0)))
-        name = f"early:{table}:{at.isoformat()}"
+        name = f"{data_set}:early:{table}:{at.isoformat()}"
         rows += _charged(line, name, table, day, rates, environment)
     return ledger.append(rows)
 

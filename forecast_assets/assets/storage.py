@@ -72,10 +72,11 @@ def cost_storage(
     rates = meter.card.on(day, meter.environment)
     held = stored(mover.lake, _beside(context, settings))
     rows = usage(held, day, rates, graph.pipelines, _deleted(mover, day))
-    charged = charge(meter.ledger, held, day, rates, meter.environment)
+    whose = (meter.environment, settings.dataset)
+    charged = charge(meter.ledger, held, day, rates, *whose)
     for due in (day - timedelta(days=1), day):  # yesterday was charged before it was over
         dated = meter.card.on(due, meter.environment)
-        charged += charge_early(meter.ledger, _deleted(mover, due), due, dated, meter.environment)
+        charged += charge_early(meter.ledger, _deleted(mover, due), due, dated, *whose)
     written = mover.lake.table(COST_STORAGE).replace(rows, Cells(day, day))
     by = {
         f"{what}/{name}": value
@@ -254,9 +255,16 @@ def _deleted(mover: Mover, day: date) -> dict[str, list[Deleted]]:
 
 
 def _beside(context: dg.AssetExecutionContext, settings: Settings) -> dict[str, Path]:
-    """What else lies under the data root, and Dagster's own store: by name."""
+    """What else lies under the data root, and Dagster's own store: by name.
+
+    Without the folders of other data sets: their own lakes charge them.
+    """
     state = settings.state_dir.resolve()
-    found = {path.name: path for path in state.glob("*")}
+    found = {
+        path.name: path
+        for path in state.glob("*")
+        if path.name == settings.dataset or not (path / "lake").is_dir()
+    }
     home = Path(context.instance.root_directory).resolve()
     if home.is_dir() and home not in found.values():
         found["dagster"] = home

@@ -89,7 +89,7 @@ def test_the_assets_keep_the_books(instance, meter, lake) -> None:
     run(instance, meter, lake, worked)
     run(instance, meter, lake, cost_history)
     today = datetime.now(UTC).date()
-    charge(meter.ledger, stored(lake, {}), today, meter.card.on(today), "dev")
+    charge(meter.ledger, stored(lake, {}), today, meter.card.on(today), "dev", "demo")
     run(instance, meter, lake, cost_history)
     steps = history(lake, COST_STEPS)
     assert {"worked", "cost_history"} <= set(steps["x_step_key"])
@@ -109,15 +109,25 @@ def test_the_error_of_quotes_is_tracked_beside_the_books(instance, meter, lake) 
     assert metadata["estimator/mape_recurring_pct"].value > 0
 
 
+def test_two_data_sets_of_an_environment_pay_for_a_lake_each_and_share_the_rest(meter) -> None:
+    held = [
+        Stored(kind, table, "hot", None, 1, (2**30,))
+        for kind, table in (("live", "raw_sales"), ("tombstones", "raw_sales"), ("other", "logs"))
+    ]
+    day, rates = date(2026, 4, 7), meter.card.on(date(2026, 4, 7))
+    assert charge(meter.ledger, held, day, rates, "dev", "demo") == 3
+    assert charge(meter.ledger, held, day, rates, "dev", "m5") == 2
+
+
 def test_stored_bytes_are_charged_once_a_day_by_table_and_tier(meter) -> None:
     held = [
         Stored("live", table, tier, "S", 1, (size,))
         for table, tier, size in (("a", "hot", 2**30), ("a", "cold", 10), ("b", "hot", 2**31))
     ]
     day, rates = date(2026, 4, 7), meter.card.on(date(2026, 4, 7))
-    assert charge(meter.ledger, held, day, rates, "dev") == 3
-    assert charge(meter.ledger, held, day, rates, "dev") == 0
-    assert charge(meter.ledger, held, date(2026, 4, 8), rates, "dev") == 3
+    assert charge(meter.ledger, held, day, rates, "dev", "demo") == 3
+    assert charge(meter.ledger, held, day, rates, "dev", "demo") == 0
+    assert charge(meter.ledger, held, date(2026, 4, 8), rates, "dev", "demo") == 3
     lines = meter.ledger.totals(["x_asset", "SkuId"], last=day)
     assert lines["b", "gib_month/hot"] == Decimal("0.066666667") * Decimal("0.023")
     cold = meter.ledger.charges(last=day).filter(pl.col("SkuId") == "gib_month/cold")

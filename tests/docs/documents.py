@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [ROOT / "CONTRIBUTING.md", ROOT / "README.md", ROOT / "deploy" / "README.md"]
+) + sorted((ROOT / "docs").glob("*.md"))
 PROGRAMS = ("forecast", "make", "dagster", "python", "pytest", "cp", "export")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 _INLINE = re.compile("`((?:" + "|".join(PROGRAMS) + ") [^`]+)`")
@@ -29,15 +31,16 @@ class Shown:
 
     @property
     def words(self) -> list[str]:
-        """A command as a shell would split it, its comment left out."""
-        return shlex.split(self.text, comments=True)
+        """A command as a shell would split it, without its comment and where its output goes."""
+        words = shlex.split(self.text, comments=True)
+        return words[: words.index(">")] if ">" in words else words
 
 
 def blocks(page: Path, kind: str) -> list[Shown]:
     """The fenced blocks of one language; '' is what has none."""
     text = page.read_text()
     return [
-        Shown(page.name, text[: found.start()].count("\n") + 2, found[2])
+        Shown(str(page.relative_to(ROOT)), text[: found.start()].count("\n") + 2, found[2])
         for found in _FENCE.finditer(text)
         if found[1] == kind
     ]
@@ -59,7 +62,11 @@ def commands(page: Path, inline: bool = False) -> list[Shown]:
     if inline:
         bare = _FENCE.sub(lambda block: "\n" * block[0].count("\n"), page.read_text())
         found += [
-            Shown(page.name, bare[: m.start()].count("\n") + 1, " ".join(m[1].split()))
+            Shown(
+                str(page.relative_to(ROOT)),
+                bare[: m.start()].count("\n") + 1,
+                " ".join(m[1].split()),
+            )
             for m in _INLINE.finditer(bare)
         ]
     return found

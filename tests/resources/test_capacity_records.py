@@ -60,7 +60,7 @@ def lived(folder: Path, card: PriceCard, *, gib: float = 4.0) -> Ledger:
         settled = Settlement(name, owner, start, end, usage, 0, True)
         ledger.record(*ledger_rows(settled, card.on(DAY, "prod")))
     held = [Stored("live", "t", "hot", "S", 1, (int(gib * 2**30),))]
-    charge(ledger, held, DAY, card.on(DAY, "prod"), "prod")
+    charge(ledger, held, DAY, card.on(DAY, "prod"), "prod", "demo")
     return ledger
 
 

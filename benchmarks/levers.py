@@ -4,7 +4,8 @@ Belongs here: scoring `forecast_core.levers`. Does not: measuring levers (`_leve
 
 `loss_vs_*` is the plan's loss on a hold-out as a share of the other's, for at least the same saving
 (below 1: the plan lost less). Where M5 is at hand the levers are measured on windows of it, the
-hold-out is the next window (`held_out` says so), and the loss is summed over several savings.
+hold-out is the next window (`held_out` says so), and the loss is summed over several savings;
+where both plans gained accuracy there, it is the other's gain as a share of the plan's.
 `drawn_loss_vs_*` is the same at size, on drawn options: a true loss each, of which the plans see
 one noisy measurement (six folds) and the hold-out is another.
 """
@@ -118,11 +119,13 @@ def _on_m5(quick: bool) -> dict[str, float | int | str]:
 
 
 def _share(own: float, other: float) -> float:
-    """One loss as a share of another; a gain of accuracy is no loss, and no loss on both is 1."""
-    own, other = max(own, 0.0), max(other, 0.0)
-    if other == 0.0:
-        return 1.0 if own == 0.0 else float("inf")
-    return own / other
+    """One loss as a share of another: below 1 the plan did better. Where both gained accuracy, the
+    other's gain as a share of the plan's; where only one did, 0 or inf."""
+    if own == other:
+        return 1.0
+    if own <= 0 and other <= 0:
+        return other / own if own else float("inf")
+    return max(own, 0.0) / other if other > 0 else float("inf")
 
 
 def _spend(options: list[Option]) -> float:

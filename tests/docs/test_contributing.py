@@ -59,7 +59,7 @@ cutoff = newest["as_of"].max()
 members = newest.filter(pl.col("as_of") == cutoff, store_id="CA_1")
 step = LADDER[group.rung]
 fitted = step.fit(Training(group, cutoff, 28, None, views[0], None), members)
-asked = Asked(Serving(*views, None), group.name, "CA_1", cutoff, 28, 28)
+asked = Asked(Serving(*views, None, print), group.name, "CA_1", cutoff, 28, 28)
 rows = step.forecast(asked, fitted.artefact, members)
 sold = asked.sales(7).select("item_id", "date", "units")
 both = rows.with_columns(date=pl.col("ds") - timedelta(7)).join(sold, on=["item_id", "date"])

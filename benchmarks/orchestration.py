@@ -141,7 +141,11 @@ class _Bodies:
             if name == "context":
                 given[name] = context
             elif name in self.resources:
-                given[name] = self.resources[name]
+                import dagster as dg
+
+                made = self.resources[name]
+                lazy = isinstance(made, dg.ResourceDefinition)  # opened when asked for
+                given[name] = made(dg.build_init_resource_context()) if lazy else made
             else:
                 given[name] = self._input(name, hints[name], context.partition_keys)
         return body(**given)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import tempfile
 import time
@@ -47,7 +48,8 @@ def run(quick: bool) -> dict[str, float | int | str]:
         graph = apart(_through_the_graph, str(Path(scratch) / "graph"), source)
     direct_cpu_s, rows, units = direct.result
     graph_cpu_s, graph_rows, graph_units, partitions, steps = graph.result
-    if (rows, round(units, 3)) != (graph_rows, round(graph_units, 3)):
+    # Rows reach a fit in the order of a hash, so two fits differ in the fifth digit.
+    if rows != graph_rows or not math.isclose(units, graph_units, rel_tol=1e-3):
         raise AssertionError(f"two forecasts: {rows, units} direct, {graph_rows, graph_units}")
     return {
         "overhead_pct": 100 * (graph_cpu_s - direct_cpu_s) / direct_cpu_s,

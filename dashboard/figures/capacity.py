@@ -91,16 +91,6 @@ def _bands(entries: Mapping[str, Any], keys: tuple[str, ...]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**types, **bands}, orient="row").sort(keys)
 
 
-def in_time(found: Record) -> pl.DataFrame:
-    """month, chance (percent) that every item is forecast by the deadline on every night."""
-    rows = [
-        (date.fromisoformat(f"{month}-01"), 100 * share)
-        for month, share in found.outcome["p_every_item"].items()
-    ]
-    schema: dict[str, Any] = {"month": pl.Date, "chance": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row").sort("month")
-
-
 def breaks(found: Record) -> pl.DataFrame:
     """month, what, share (percent of the futures): what runs short, earliest first."""
     rows = [(month, what, 100 * share) for month, what, share in found.outcome["breaks"]]

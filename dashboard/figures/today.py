@@ -284,11 +284,3 @@ def batch(live: Live, cutoff: date) -> Batch:
         return Batch(cost or Decimal(0), coverage(live).forecast, int(count))
 
     return live.of_ledger(("batch", cutoff), ask)
-
-
-def spent_today(live: Live) -> Decimal:
-    """Money of today's charges."""
-    return live.of_ledger(
-        "spent today",
-        lambda: sum(live.ledger.totals(("x_environment",), first=live.today).values(), Decimal(0)),
-    )

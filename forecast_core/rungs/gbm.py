@@ -154,9 +154,15 @@ def examples(
         series: the store's items that this model serves, with the `LEVELS` columns.
         step: days in a period; only whole periods ahead are drawn.
     """
-    origins = features.filter(
-        (pl.col("age_days") >= _MIN_AGE_DAYS) & (pl.col("mean_112") > 0) & (pl.col("date") < cutoff)
-    ).join(series.select(LEVELS), on=["item_id", "store_id"], how="inner", maintain_order="left")
+    origins = (
+        features.filter(
+            (pl.col("age_days") >= _MIN_AGE_DAYS)
+            & (pl.col("mean_112") > 0)
+            & (pl.col("date") < cutoff)
+        )
+        .join(series.select(LEVELS), on=["item_id", "store_id"], how="inner")
+        .sort("item_id", "date")  # days are drawn by row, and a lake promises no order of rows
+    )
     if origins.is_empty():
         return Examples(
             *(np.empty(s, np.float32) for s in ((0, len(columns(spec, coding.covariates))), 0))

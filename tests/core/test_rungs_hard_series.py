@@ -195,6 +195,22 @@ def test_the_same_data_gives_the_same_text(
     assert fitted.drivers["rows"] == len(part.y) and fitted.drivers["trees"] == SPEC.rounds
 
 
+def test_the_order_of_the_rows_changes_nothing(
+    fitted: gbm.Fitted,
+    sales: pl.DataFrame,
+    features: pl.DataFrame,
+    series: pl.DataFrame,
+    calendar: pl.DataFrame,
+) -> None:
+    def any_order(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.sample(fraction=1, shuffle=True, seed=3)
+
+    coding = gbm.Coding.of(any_order(calendar), any_order(series))
+    told = [any_order(rows) for rows in (features, sales, series, calendar)]
+    part = gbm.examples(*told, coding, CUTOFF, HORIZON, SPEC)
+    assert gbm.fit([part], coding, SPEC).artefact == fitted.artefact
+
+
 def test_another_loss_is_another_model_of_the_same_level(
     fitted: gbm.Fitted,
     sales: pl.DataFrame,

@@ -39,9 +39,8 @@ demo: install ## Forecast generated data end to end, priced (3 stores, 600 serie
 dashboard: install ## What was forecast, what it cost, what comes next: http://localhost:8501
 	$(BIN)/python -m dashboard
 
-test: install lint ## Lint, types and the test suite; its report in out/tests.xml
-	rm -f out/tests.xml
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --junitxml out/tests.xml
+test: install lint ## Lint, types and the test suite
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 e2e: install ## The dashboard and the Dagster UI in a real browser; screenshots in out/screenshots
 	$(BIN)/python -m pytest -q -m browser tests/e2e

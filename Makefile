@@ -40,7 +40,8 @@ dashboard: install ## What was forecast, what it cost, what comes next: http://l
 	$(BIN)/python -m dashboard
 
 test: install lint ## Lint, types and the test suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
+		-o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true # a hang says where
 
 e2e: install ## The dashboard and the Dagster UI in a real browser; screenshots in out/screenshots
 	$(BIN)/python -m pytest -q -m browser tests/e2e

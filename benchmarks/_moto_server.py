@@ -28,11 +28,16 @@ CREDENTIALS = {
 
 @contextmanager
 def endpoint() -> Iterator[dict[str, str]]:
-    """The environment variables that lead to a fresh, empty bucket."""
+    """The environment variables that lead to a fresh, empty bucket.
+
+    Raises:
+        EOFError: the server died before it listened; its traceback is on standard error.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     server = context.Process(target=_serve, args=(sender,), daemon=True)
     server.start()
+    sender.close()  # else a server that dies is waited for without end
     try:
         url = f"http://127.0.0.1:{receiver.recv()}"
         env = {**CREDENTIALS, "AWS_ENDPOINT_URL": url}

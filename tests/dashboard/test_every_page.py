@@ -1,6 +1,8 @@
 """Every page on a finished demo, run by Streamlit's own harness: the smoke without a browser."""
 
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +14,15 @@ LACKS = {
     "incidents": "forecast levers propose",
     "capacity": "forecast capacity plan",
 }
+
+
+@pytest.fixture(autouse=True)
+def main_module() -> Iterator[None]:
+    """Streamlit's harness puts the page in place of `__main__` and leaves it there: a process that
+    a later test spawns would run it at its start."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before
 
 
 @pytest.fixture

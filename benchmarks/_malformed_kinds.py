@@ -77,10 +77,13 @@ def _line(row: int, text: str) -> Callable[[Path], None]:
     return _text(lambda given: [*given[: row - 1], text, *given[row:]])
 
 
-def _cell(row: int, column: int, value: str) -> Callable[[Path], None]:
+def _cell(row: int, *columns_and_values: int | str) -> Callable[[Path], None]:
+    """Cells of a line replaced, as column, value, column, value."""
+
     def change(given: list[str]) -> list[str]:
         cells = given[row - 1].split(",")
-        cells[column] = value
+        for column, value in zip(columns_and_values[::2], columns_and_values[1::2], strict=True):
+            cells[int(column)] = str(value)
         return [*given[: row - 1], ",".join(cells), *given[row:]]
 
     return _text(change)
@@ -253,6 +256,19 @@ KINDS: tuple[Kind, ...] = (
     Kind("line too long", _line(6, "2024-01-05,north,apple,1,2.5,9"), "unreadable_line", 6),
     Kind("last line cut off", _text(lambda g: [*g[:-1], "2024-02-0"]), "unreadable_line", 161),
     Kind("header repeated", _line(8, HEADER), "repeated_header", 8),
+    Kind(
+        "a line of units under the header",
+        _text(lambda g: [g[0], "[day],[shop],[name],[pieces],[EUR]", *g[1:]]),
+        "heading",
+        2,
+    ),
+    Kind("a heading without a day", _cell(5, 0, "", 3, "NORTH"), "heading", 5),
+    Kind(
+        "a sum at the end",
+        _text(lambda g: [*g, "total,all stores,,480,"]),
+        "unparseable_date",
+        162,
+    ),
     Kind("mixed dates", _cell(5, 0, "04/01/2024"), "unparseable_date", 5),
     Kind("impossible date", _cell(5, 0, "2024-02-30"), "unparseable_date", 5),
     Kind("text for a date", _cell(5, 0, "total"), "unparseable_date", 5),

@@ -14,8 +14,10 @@ import polars as pl
 
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES
+from forecast_core.source.item_stores import item_stores
 from resources.lake import Lake
 from resources.partition_keys import decode
+from resources.sources import Source
 
 LakeResource = dg.ResourceParam[Lake]
 
@@ -55,6 +57,26 @@ def rows_conserved(
     return dg.AssetCheckResult(
         passed=rows_in == figures["kept"] + figures["merged"] + quarantined,
         metadata={"rows_in": rows_in, "quarantined": quarantined, **figures},
+    )
+
+
+@dg.asset_check(asset="demand_segments")
+def every_item_store_classified(
+    context: dg.AssetCheckExecutionContext, lake: LakeResource, source: dg.ResourceParam[Source]
+) -> dg.AssetCheckResult:
+    """Every item of every store that the source names is in the newest classification."""
+    named = source.series()
+    found = _expected_series(lake, _cells(context, "demand_segments"))
+    missing = found.clear()
+    if named is not None:
+        missing = item_stores(named).join(found, on=["item_id", "store_id"], how="anti")
+    return dg.AssetCheckResult(
+        passed=missing.is_empty(),
+        metadata={
+            "item_stores": found.height,
+            "not_classified": missing.height,
+            "examples": dg.MetadataValue.json(missing.head(5).to_dicts()),
+        },
     )
 
 
@@ -129,6 +151,7 @@ def _is_quantile(column: str) -> bool:
 
 ALL: Sequence[dg.AssetChecksDefinition] = [
     rows_conserved,
+    every_item_store_classified,
     *(
         make(name)
         for name in ("prediction_floor", "prediction_daily")

@@ -5,7 +5,7 @@ forecast itself (`forecast_core.rungs.cold_start`).
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -21,8 +21,8 @@ _READ = ["item_id", "store_id", "dept_id", "date", "units", "sell_price", "on_sa
 class Newcomers:
     """Forecasts of newcomers; what others sell is read once a cutoff, and only where one is."""
 
-    def __init__(self, cleaned_sales: TableView) -> None:
-        self._sales = cleaned_sales
+    def __init__(self, cleaned_sales: TableView, raw_prices: TableView) -> None:
+        self._sales, self._prices = cleaned_sales, raw_prices
         self._known: dict[date, _Known] = {}
 
     def served(
@@ -36,11 +36,16 @@ class Newcomers:
         """`prediction_daily` rows of one store with the means of its newcomers in their place.
 
         Args:
-            segments: the store's; who was never on sale in their window has no `first_day`.
+            segments: the store's; who was never on sale in their window has no `first_day`. Who
+                had a price all the same, and for long, is no newcomer: nobody buys it.
             prices: (item_id, date, sell_price) planned over the horizon; days without one stay
                 at zero.
         """
         never = segments.filter(pl.col("first_day").is_null())
+        if never.is_empty():
+            return rows
+        idle = self._offered(str(never["store_id"][0]), cutoff - timedelta(days=cold_start.DAYS))
+        never = never.filter(~pl.col("item_id").is_in(idle.implode()))
         new = cold_start.newcomers_of(never, prices, ())
         if new.is_empty():
             return rows
@@ -59,6 +64,12 @@ class Newcomers:
             )
             .drop("new")
         )
+
+    def _offered(self, store_id: str, day: date) -> pl.Series:
+        """The items that had a price in the store on a day."""
+        month = Cells(day.replace(day=1), day, (store_id,))
+        spans = self._prices.frame(month, ["item_id", "date", "until"])
+        return spans.filter(pl.lit(day).is_between("date", "until"))["item_id"]
 
     def _look(self, cutoff: date) -> "_Known":
         if cutoff not in self._known:

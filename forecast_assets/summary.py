@@ -12,6 +12,7 @@ from rich.table import Table
 
 from forecast_core.cells import Cells
 from forecast_core.cost.report import summary
+from forecast_core.rungs import floor
 from forecast_core.schema import TABLES
 from resources import Settings
 from resources.lake import Lake
@@ -54,6 +55,9 @@ def _forecasts(lake: Lake, cutoff: date) -> Table:
         table.add_row(rung, f"{series:,}", f"{forecasts:,}", f"{units:,.0f}")
     total = by_rung.select(pl.exclude("rung").sum()).row(0)
     table.add_row("all", f"{total[1]:,}", f"{total[0]:,}", f"{total[2]:,.0f}")
+    unsold = rows.filter(reason=floor.UNSOLD).select(pl.col("unique_id").n_unique())
+    if count := unsold.collect().item():
+        table.caption = f"{count:,} item-stores: {floor.UNSOLD}"
     return table
 
 

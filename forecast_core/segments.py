@@ -28,6 +28,7 @@ ABC = ("A", "B", "C")
 DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "none")
 LIFE_STAGES = ("new", "active", "inactive")
 ATTRIBUTES = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
+_KEY = ["item_id", "store_id"]
 _CLASSES: Mapping[str, tuple[str, ...] | None] = {
     "abc": ABC,
     "demand_class": DEMAND_CLASSES,
@@ -183,7 +184,8 @@ def measure(
     """One row an item of one store, from its `cleaned_sales` up to `as_of`.
 
     `known`: the hierarchy columns of items that must appear even with no row in the window.
-    Days count when the item was on sale or sold; missing days count for nothing.
+    Days count when the item was on sale or sold; missing days count for nothing. An item that was
+    moved is where its last row says.
     Columns: the hierarchy, revenue (units x price), days, selling_days, mean_sold, var_sold,
     first_day (null: never on sale in the window), last_sale (null: none).
     """
@@ -192,7 +194,9 @@ def measure(
     live = pl.col("on_sale").fill_null(False) | (units > 0)
     sold = units.filter(units > 0)
     window = sales.filter(pl.col("date").is_between(since, as_of))
-    rows = window.group_by(ATTRIBUTES).agg(
+    newest = pl.col("date").arg_max()
+    rows = window.group_by(_KEY).agg(
+        pl.col([name for name in ATTRIBUTES if name not in _KEY]).get(newest),
         revenue=(units * pl.col("sell_price").fill_nan(None)).sum(),
         days=(live & units.is_not_null()).sum().cast(pl.Int64),
         selling_days=sold.len().cast(pl.Int64),
@@ -202,7 +206,7 @@ def measure(
         last_sale=pl.col("date").filter(units > 0).max(),
     )
     if known is not None:
-        absent = known.select(ATTRIBUTES).unique().join(rows, on=ATTRIBUTES, how="anti")
+        absent = known.select(ATTRIBUTES).unique(_KEY).join(rows, on=_KEY, how="anti")
         rows = pl.concat([rows, absent], how="diagonal").with_columns(
             pl.col("revenue").fill_null(0.0), pl.col("days", "selling_days").fill_null(0)
         )

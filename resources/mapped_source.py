@@ -20,6 +20,7 @@ from forecast_core.frequency import Frequency
 from forecast_core.prices import month_pieces
 from forecast_core.schema import TABLES
 from forecast_core.source.error import SourceError
+from forecast_core.source.item_stores import item_stores
 from forecast_core.source.known_ahead import AHEAD_DAYS, KnownAhead, price_rows
 from forecast_core.source.mapping import IDS, MappingError, Policy, SourceMapping
 from forecast_core.source.span import body
@@ -32,6 +33,7 @@ from resources.source_stage import (
     asks_a_database,
     rows_of,
     staged,
+    stores_of,
     tables,
 )
 
@@ -121,7 +123,7 @@ class MappedSource:
 
     @property
     def _series(self) -> pl.DataFrame:
-        """The five attributes, with `series` and `store` by number."""
+        """The five attributes, with `series` and `store` by number, and whether it is `real`."""
         if self.corrected is not None:
             return self.corrected.series
         return pl.read_parquet(self.stage / "series.parquet")
@@ -130,7 +132,7 @@ class MappedSource:
         """Every store, sorted."""
         if self.corrected is None:
             return self.manifest.stores
-        return tuple(sorted(self.corrected.series["store_id"].drop_nulls().unique()))
+        return tuple(stores_of(self.corrected.series))
 
     @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
     def span(self) -> tuple[date, date]:
@@ -169,9 +171,18 @@ class MappedSource:
         """Whether its rows come on top of what was landed before."""
         return self.mapping.delivery == "changes"
 
+    @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
     def series(self) -> pl.DataFrame:
-        """Every series of the sales: the five attributes."""
-        return self._series.select(IDS)
+        """Every item-store that a sale or a price of the store names: the five attributes."""
+        priced = pl.read_parquet(self.stage / "priced.parquet")
+        priced = priced.filter(pl.col("store_id").is_in(self.stores()))
+        sold = self._series.filter("real").select(IDS)
+        return item_stores(pl.concat([priced, sold], how="diagonal"))
+
+    @property
+    def plans(self) -> bool:
+        """Whether a price says that an item is on sale before anything of it is sold."""
+        return self.mapping.prices is not None
 
     def sales(self, store_id: str, first: date, last: date) -> pl.DataFrame:
         """raw_sales of one store, with source_file, refused and raw_text beside the declared.
@@ -197,7 +208,7 @@ class MappedSource:
         """Rows of the other tables that say nothing of any sale: source_file, source_row, rule,
         defect. Prices that cannot be read are told by cleaning."""
         codes = {code: store for store, code in self._codes.items()}
-        strange = [code for code, store in codes.items() if store not in self.stores()]
+        strange = self._strangers
         names = pl.Series(self.manifest.names, dtype=pl.String)
         found = []
         for table in tables(self.mapping):
@@ -237,6 +248,12 @@ class MappedSource:
             self._kept = store_id, self._read(store_id)
         return self._kept[1]
 
+    @property
+    def _strangers(self) -> list[int]:
+        """Codes of names that are no store: none of their rows is a sale."""
+        stores = self.stores()
+        return [code for store, code in self._codes.items() if store not in stores]
+
     def _code(self, store_id: str) -> int:
         if store_id not in self.stores():
             raise SourceError(
@@ -250,8 +267,8 @@ class MappedSource:
     def _read(self, store_id: str) -> pl.DataFrame:
         """All rows of a store as raw_sales and what else the sales table tells."""
         first, last = self.span()
-        alone = store_id == self.stores()[0]
-        codes = [self._code(store_id), *([None] if alone else [])]
+        strays = [None, *self._strangers] if store_id == self.stores()[0] else []
+        codes = [self._code(store_id), *strays]
         rows = self._over(rows_of(self.stage, "sales", codes), codes)
         series = _one_place(self._series, rows)
         rank = series["item_id"].rank("dense").fill_null(0).alias("rank")
@@ -260,7 +277,8 @@ class MappedSource:
         rows = rows.with_columns(
             *(series[name][rows["series"]].alias(name) for name in IDS),
             files[rows["file"]].alias("source_file"),
-        ).drop("series", "store", "file")
+        ).with_columns(store_id=pl.when(~_among("store", strays)).then("store_id"))
+        rows = rows.drop("series", "store", "file")
         early, late = pl.col("date") < first, pl.col("date") > last
         words = pl.when(late).then(pl.lit("future_date")).when(early).then(pl.lit("early_date"))
         note = words.otherwise(None)
@@ -335,6 +353,11 @@ class MappedSource:
             first,
             last,
         )
+
+
+def _among(column: str, codes: Sequence[int | None]) -> pl.Expr:
+    known = [code for code in codes if code is not None]
+    return pl.col(column).is_in(known).fill_null(False)
 
 
 def _one_place(series: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from forecast_core.schema import TABLES
-from forecast_core.source.mapping import SourceMapping
+from forecast_core.source.mapping import Calendar, SourceMapping
 from forecast_core.source.values import calendar_dates
 from resources.source_files import whole
 
@@ -38,7 +38,7 @@ def calendar_of(mapping: SourceMapping, base: Path, first: date, last: date) -> 
     for name in names:
         spec = getattr(calendar, name)
         named = spec is not None and spec.names
-        events[name] = pl.col(spec.names[0]) if named else pl.lit(None, pl.String)
+        events[name] = _named(spec.names[0], calendar) if named else pl.lit(None, pl.String)
     flags = {name: pl.col(name).cast(pl.Int8, strict=False).fill_null(0) for name in calendar.flags}
     days = _TABLE.conform(
         text.with_columns(**events, **flags)
@@ -53,6 +53,12 @@ def calendar_of(mapping: SourceMapping, base: Path, first: date, last: date) -> 
     # A week has the events of its days, the first two of them.
     starts = days.with_columns(often.starts(pl.col("date")))
     return starts.group_by("date", maintain_order=True).agg(pl.exclude("date").drop_nulls().first())
+
+
+def _named(column: str, calendar: Calendar) -> pl.Expr:
+    """An event's name; a word for nothing is none."""
+    text = pl.col(column)
+    return pl.when(~text.str.strip_chars().is_in(list(calendar.csv.missing))).then(text)
 
 
 def _every_day(days: pl.DataFrame, bare: pl.DataFrame) -> pl.DataFrame:

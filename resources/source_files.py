@@ -90,7 +90,7 @@ def column_kinds(origin: Origin) -> dict[str, str]:
         for batch in text_batches(origin.path, csv, chunk=_LOOK):
             rows = batch.rows.drop(LINE)
             few = rows.head(2_000 if rows.width < 100 else 100)
-            return {name: kind_of(few[name], csv.decimal) for name in few.columns}
+            return {name: kind_of(few[name], csv.decimal, csv.missing) for name in few.columns}
         return {}
     if origin.format == "sql":
         rows = next(_query(origin, 2_000)).rows.drop(LINE)

@@ -136,6 +136,8 @@ def overlay(
     ).drop("series", "store")
     every = _with_new(series, made.select(IDS).unique(maintain_order=True), stores)
     coded = made.join(every, on=IDS, how="left", maintain_order="left").select(kept)
+    mended = pl.col("series").is_in(coded["series"].unique().implode())
+    every = every.with_columns(real=pl.col("real").fill_null(True) | mended)
     return Overlay(
         matched.select("file", "source_row", "was"),
         coded,

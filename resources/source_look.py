@@ -17,7 +17,7 @@ from polars import selectors
 
 from forecast_core.source.error import SourceError
 from forecast_core.source.guess_values import Look, number_style
-from forecast_core.source.mapping import Csv, Table
+from forecast_core.source.mapping import MISSING, Csv, Table
 from resources import with_environment
 from resources.source_files import Origin, batches, header, origins
 from resources.source_text import LINE, members
@@ -30,7 +30,7 @@ def look_at(path: Path, base: Path, rows: int) -> Look:
         SourceError: it cannot be read.
     """
     name = glob.escape(os.path.relpath(path.resolve(), base.resolve()))
-    csv = Csv()
+    csv = Csv(nulls=MISSING)
     plain = Table(files=(name,))
     origin = origins(plain, base)[0]
     text = origin.format == "csv"
@@ -117,7 +117,7 @@ def _sniffed(path: Path) -> Csv:
         starts, key=lambda one: (one[0], -lines[one[0]].count(one[1])), default=(0, ",")
     )
     skip = at if any(line.strip() for line in lines[:at]) else 0
-    return Csv(separator=separator, encoding=encoding, skip=skip)
+    return Csv(separator=separator, encoding=encoding, skip=skip, nulls=MISSING)
 
 
 def _header_at(lines: list[str], separator: str) -> int | None:

@@ -43,7 +43,7 @@ GROUP = 1 << 16  # rows of a row group
 ASKED_AGAIN = 6 * 3600  # seconds
 _PARTING = ("|", "...")  # parts a key of month and store, and a range of keys
 TOLD = ("refused", "defect", "raw_text")  # what a reader says of a row it could not use
-_VERSION = 6  # of this layout
+_VERSION = 7  # of this layout
 Progress = Callable[[str, int], None]
 
 
@@ -185,6 +185,11 @@ def rows_of(path: Path, table: str, store: Sequence[int | None]) -> pl.DataFrame
     return rows.drop(TOLD).collect().with_columns(pl.lit(None, pl.String).alias(c) for c in TOLD)
 
 
+def stores_of(series: pl.DataFrame) -> list[str]:
+    """The stores of a stage's series, sorted."""
+    return sorted(series.filter("real")["store_id"].drop_nulls().unique())
+
+
 def lookups(mapping: SourceMapping, base: Path) -> Lookups:
     """The small tables: what is joined, and the calendar's columns that dates are looked up by.
 
@@ -224,6 +229,9 @@ def _write(mapping: SourceMapping, base: Path, path: Path, progress: Progress) -
                 made = _rows(batch, name, table, mapping, found, series)
                 if name == "sales":
                     days.update(_counted(made))
+                    series.vouched(made)
+                if name == "prices":
+                    series.priced(made)
                 runs.add(made.with_columns(pl.lit(number, pl.UInt32).alias("file")))
                 read, kept = read + batch.lines, kept + made.height
                 progress(batch.file, read)
@@ -326,9 +334,16 @@ def _extras(mapping: SourceMapping) -> list[str]:
 
 
 class _Series:
-    """A number for each series and each store, in the order in which they appear."""
+    """A number for each series and each store, in the order in which they appear.
+
+    A series is `real` once a row of it has a day and was not refused: a line of units under the
+    header, or of a sum at the end, opens no store and no item. What only the prices of a store
+    name is kept beside: it is on sale there, though it has sold nothing.
+    """
 
     def __init__(self) -> None:
+        self._real: set[int] = set()
+        self._priced = pl.DataFrame(schema={"item_id": pl.String, "store": pl.UInt32})
         self._known = pl.DataFrame(
             schema={**dict.fromkeys(IDS, pl.String), "series": pl.UInt32, "store": pl.UInt32}
         )
@@ -348,6 +363,22 @@ class _Series:
             self._known, on=IDS, how="left", nulls_equal=True, maintain_order="left"
         ).select("series", "store")
 
+    def vouched(self, rows: pl.DataFrame) -> None:
+        """Take note of the series of sound rows."""
+        sound = pl.col("date").is_not_null()
+        if "refused" in rows.columns:
+            sound = sound & pl.col("refused").is_null()
+        seen = rows.select(pl.col("series").filter(sound).unique().drop_nulls())
+        self._real.update(seen.to_series())
+
+    def priced(self, rows: pl.DataFrame) -> None:
+        """Take note of what sound prices of a store name."""
+        if "item_id" not in rows.columns:
+            return
+        sound = pl.col("date").is_not_null() & (pl.col("sell_price") > 0)
+        pairs = rows.lazy().filter(sound).select("item_id", "store").drop_nulls().unique()
+        self._priced = pl.concat([self._priced, pairs.collect()]).unique(maintain_order=True)
+
     def by_store(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows of another table with `store` in place of store_id; null where they name none."""
         if "store_id" not in rows.columns:
@@ -360,10 +391,15 @@ class _Series:
         return stores.replace_strict(self._stores, default=None, return_dtype=pl.UInt32)
 
     def write(self, path: Path) -> list[str]:
-        """Keep them; the stores with sales."""
-        self._known.write_parquet(path / "series.parquet")
+        """Keep them; the stores with sales. Where no row at all is sound, each store is one."""
+        real = pl.col("series").is_in(list(self._real)) if self._real else pl.lit(True)
+        known = self._known.with_columns(real=real)
+        known.write_parquet(path / "series.parquet")
+        names = {code: store for store, code in self._stores.items()}
+        stores = pl.col("store").replace_strict(names, default=None, return_dtype=pl.String)
+        self._priced.select("item_id", store_id=stores).write_parquet(path / "priced.parquet")
         (path / "stores.json").write_text(json.dumps(self._stores))
-        return sorted(self._known["store_id"].drop_nulls().unique().to_list())
+        return stores_of(known)
 
 
 class _Runs:

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -386,7 +387,7 @@ def _by_record(
         rows = reader.reader(io.StringIO(text, newline=""), delimiter=csv.separator)
         cells = next(rows, [])
         if len(cells) == len(header) and next(rows, None) is None:
-            good.append((int(number), [None if c in csv.nulls else c for c in cells]))
+            good.append((int(number), [None if c in csv.nameless else c for c in cells]))
         else:
             unfit.append((int(number), text, "unreadable_line: a quote stands amid a cell"))
     frame = pl.DataFrame(
@@ -473,12 +474,23 @@ def _columns(
 
 
 def _read(piece: bytes, schema: Mapping[str, type[pl.DataType]], csv: Csv) -> pl.DataFrame:
-    return pl.read_csv(
-        io.BytesIO(piece),
+    """The reader knows one list of words for missing values: text that they emptied is read again,
+    since in a name they are none."""
+    read = partial(
+        pl.read_csv,
+        piece,
         has_header=False,
         schema=schema,
         separator=csv.separator,
-        null_values=list(csv.nulls),
         decimal_comma=csv.decimal == ",",
         glob=False,
     )
+    if all(dtype == pl.String for dtype in schema.values()):
+        return read(null_values=list(csv.nameless))
+    rows = read(null_values=list(csv.missing))
+    words = [name for name, dtype in schema.items() if dtype == pl.String]
+    emptied = [name for name in words if rows[name].null_count()]
+    if csv.missing == csv.nameless or not emptied:
+        return rows
+    at = [list(schema).index(name) for name in emptied]
+    return rows.with_columns(read(null_values=list(csv.nameless), columns=at))

@@ -56,6 +56,10 @@ class Source(Protocol):
     def adds(self) -> bool:
         """Whether its rows come on top of what was landed, rather than in its place."""
 
+    @property
+    def plans(self) -> bool:
+        """Whether a price says that an item is on sale before anything of it is sold."""
+
     def series(self) -> pl.DataFrame | None:
         """The attributes of every series, where rows may be missing; None where none can be."""
 
@@ -85,6 +89,7 @@ class DemoSource:
     frequency = DAILY
     policy = PLAIN
     adds = False
+    plans = True
 
     def __init__(self, spec: DemoSpec) -> None:
         self.spec = spec
@@ -139,6 +144,7 @@ class M5Source:
     frequency = DAILY
     policy = PLAIN
     adds = False
+    plans = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)

@@ -40,6 +40,7 @@ from resources.gate import granted as terms_of
 from resources.meter import Meter, metered
 from resources.meter_share import Laps
 from resources.partition_keys import decode
+from resources.sources import Source
 from resources.table_view import TableView
 
 TOTALS = ["date", "store_id", "state_id", "dept_id", "units"]
@@ -117,6 +118,7 @@ def prediction_daily(
     settings: dg.ResourceParam[Settings],
     span: dg.ResourceParam[DataSpan],
     segment_policy: dg.ResourceParam[SegmentPolicy],
+    source: dg.ResourceParam[Source],
     meter: dg.ResourceParam[Meter],
 ) -> ByStore:
     """Every item-store's forecast by the rung its segment earns, the floor where that fails.
@@ -131,7 +133,7 @@ def prediction_daily(
     serving = Serving(
         cleaned_sales, feature_sales, raw_prices, demand_segments, raw_calendar, context.log.warning
     )
-    newcomers = Newcomers(cleaned_sales)
+    newcomers = Newcomers(cleaned_sales, raw_prices)
     closing = CLOSED in raw_prices.columns()
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
@@ -170,7 +172,7 @@ def prediction_daily(
             laps.lap(shares[row["segment_group"]])
         rows = upgraded(_explained(base, segments), better)
         rows = granted.said(rows, segments, terms.rung, terms.reason)
-        if not span.frequency.weekly:
+        if source.plans and not span.frequency.weekly:
             prices = daily_prices(raw_prices.frame(planned), ahead.first, ahead.last)
             rows = newcomers.served(rows, segments, prices, cutoff, horizon)
         if shapes is not None:
@@ -214,10 +216,12 @@ def _shares(segments: pl.DataFrame, forecasters: pl.DataFrame, store_id: str) ->
 
 
 def _explained(base: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
-    """Say why an item is on the floor: its segment is, or its forecaster had no answer."""
+    """Say why an item is on the floor: nothing sold, its segment, a forecaster without answer."""
     reasons = segments.select(
         "item_id",
-        reason=pl.when(pl.col("rung") == "floor")
+        reason=pl.when(pl.col("demand_class") == "none")
+        .then(pl.lit(floor.UNSOLD))
+        .when(pl.col("rung") == "floor")
         .then(pl.format("segment group {} is served by the floor", "segment_group"))
         .otherwise(pl.format("no forecast from rung {}: floor used instead", "rung")),
     )

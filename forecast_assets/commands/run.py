@@ -208,8 +208,10 @@ def holding() -> Iterator[None]:
 
 
 def write_forecast(settings: Settings, out: Path) -> None:
-    """unique_id, ds, mean and the quantile columns of the forecast made at `settings.as_of`."""
-    import polars as pl
+    """unique_id, ds, mean and the quantile columns of the forecast made at `settings.as_of`.
+
+    Beside them: item and store, cutoff, which forecaster it is of, and why where it is the floor.
+    """
 
     from forecast_core.cells import Cells
     from forecast_core.quantiles import is_quantile
@@ -221,7 +223,7 @@ def write_forecast(settings: Settings, out: Path) -> None:
     quantiles = sorted(name for name in rows.columns if is_quantile(name))
     out.parent.mkdir(parents=True, exist_ok=True)
     rows.select(
-        "unique_id", "item_id", "store_id", "ds", "cutoff", pl.col("mean"), *quantiles, "rung"
+        *("unique_id", "item_id", "store_id", "ds", "cutoff", "mean"), *quantiles, "rung", "reason"
     ).sort("unique_id", "ds").write_parquet(out)
 
 

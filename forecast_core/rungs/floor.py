@@ -16,6 +16,7 @@ from forecast_core.rungs.frames import means
 from forecast_core.rungs.grid import Grid
 
 WEEKS = 4
+UNSOLD = "nothing sold as far back as segments look: forecast as nothing"
 
 
 def seasonal_mean(

@@ -60,14 +60,17 @@ class SourceChanged(RuntimeError):
         super().__init__("; ".join(change.text for change in found if change.holds))
 
 
-def kind_of(values: pl.Series, decimal: str = ".") -> str:
-    """What a column holds, by a sample of it: number, date, text, or empty."""
+def kind_of(values: pl.Series, decimal: str = ".", missing: Sequence[str] = ("",)) -> str:
+    """What a column holds, by a sample of it: number, date, text, or empty.
+
+    `missing`: words that stand for nothing.
+    """
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         return "number" if values.null_count() < len(values) else "empty"
     if values.dtype.is_temporal():
         return "date"
     text = values.drop_nulls().cast(pl.String).str.strip_chars()
-    text = text.filter(text != "")
+    text = text.filter(~text.is_in(list(missing)))
     if text.is_empty():
         return "empty"
     plain = text.str.replace(",", ".", literal=True) if decimal == "," else text

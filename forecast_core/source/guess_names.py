@@ -25,7 +25,7 @@ WORDS: Mapping[str, Sequence[str]] = {
         r"kw|woche|kalenderwoche|semana|semaine|settimana|wm_yr_wk|yearweek|year_week|iso_?week",
     ),
     "units": (
-        r"units?|units?_?(sold|sales)|sold_units|sales_units",
+        r"units?|units?_?(sold|sales)|sold_units|sales_units|(pieces|pcs)(_sold)?|sold_(pieces|pcs)",
         r"qty|quantity|(sales|sold|order|ordered|total|net)_(qty|quantity)|(qty|quantity)_"
         r"(sold|ordered)|units?_qty|qte|quantite_vendue|quantita_venduta|cantidad_vendida|verkaufsmenge|menge|absatz(menge)?|stueck(zahl)?|anzahl|cantidad|unidades|"
         r"quantite|quantita|aantal|antal|ilosc|unidades_vendidas",
@@ -50,6 +50,7 @@ WORDS: Mapping[str, Sequence[str]] = {
         r"sell_?price|selling_price|sales_?price|unit_?price|checkout_price|retail_price|"
         r"price(_per_unit|_eur|_usd|_gbp)?|list_price|preis|stueckpreis|vk_?preis|verkaufspreis|"
         r"precio(_unitario)?|prix(_unitaire)?|prezzo|prijs",
+        r"(net|gross|avg|average|mean|actual|shelf|store|item|product|sku|regular)_price",
     ),
     "state_id": (
         rf"state{_KEY}|bundesland|provincia?|province",

@@ -18,6 +18,7 @@ from forecast_core.source.guess_values import FORMATS, WEEKS, Look, dated, parse
 
 _LEAST = 5  # columns of a family
 _FEW = 3  # columns of a sheet with a column an item
+_NEARLY_ALL = 0.8  # of the columns that say nothing else
 _AGAIN = 0.2  # of its lines that may share their day and store
 _SIGNAL = re.compile(r"promo|feat|display|price|deal", re.I)
 
@@ -40,7 +41,7 @@ class WideGuess:
 
 def wide_of(look: Look) -> WideGuess | None:
     """What family of columns the table has, or None for a long one."""
-    return _numbered(look) or _dated(look) or _headed(look) or _sheet(look)
+    return _numbered(look) or _dated(look) or _tailed(look) or _headed(look) or _sheet(look)
 
 
 def _numbered(look: Look) -> WideGuess | None:
@@ -91,6 +92,26 @@ def _headed(look: Look) -> WideGuess | None:
     every = "|".join(f"{h}_.+" for h in (head, *(h for h in families if h != head)))
     sample = next(n for n in names if n.startswith(head + "_")).removeprefix(head + "_")
     return WideGuess(content, f"{heads[head]} columns {head}_..., an item each", sample, every)
+
+
+def _tailed(look: Look) -> WideGuess | None:
+    """<item>_sold, with <item>_promo beside."""
+    names = [n for n in look.rows.columns if _SIGNAL.search(n) or not _means(n)]
+    tails = Counter(m[1] for n in names if (m := re.fullmatch(r".+([_. ][A-Za-z]+)", n)))
+    families = {tail: count for tail, count in tails.items() if count >= _LEAST}
+    values = [tail for tail in families if not _SIGNAL.search(tail)]
+    if not values or sum(families.values()) < _NEARLY_ALL * len(names):
+        return None
+    tail = max(values, key=lambda one: families[one])
+    if not all(look.numeric(n) for n in names if n.endswith(tail)):
+        return None
+    content: dict[str, Any] = {"of": "items", "columns": f"(.+){re.escape(tail)}"}
+    signals = {t[1:].lower(): f"(.+){re.escape(t)}" for t in families if _SIGNAL.search(t)}
+    if signals:
+        content["covariates"] = signals
+    every = "|".join(f".+{re.escape(t)}" for t in families)
+    sample = next(n for n in names if n.endswith(tail)).removesuffix(tail)
+    return WideGuess(content, f"{families[tail]} columns ...{tail}, an item each", sample, every)
 
 
 def _sheet(look: Look) -> WideGuess | None:

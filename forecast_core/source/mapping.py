@@ -30,6 +30,7 @@ from forecast_core.frequency import WEEKDAYS, Frequency, Name, Weekday
 
 IDS = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
 ALL = "all"  # what an attribute is called that the data does not have
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-")  # where a number should be
 COVARIATE = "x_"  # how a covariate's column begins in our tables
 Format = Literal["csv", "parquet", "delta", "sql"]
 
@@ -127,7 +128,9 @@ DateSpec = Annotated[DateColumn, BeforeValidator(_column)]
 class Csv(_Part):
     """How text files are written. Numbers may carry a currency sign and blanks around them.
 
-    `skip`: lines before the header (a report's title).
+    `skip`: lines before the header (a report's title). `nulls`: words that stand for a missing
+    value. Unless given, `MISSING` are those of numbers, dates, flags and events, and a name is
+    missing only where its cell is empty: an item may be called None, and a region NA.
     """
 
     separator: str = Field(default=",", min_length=1, max_length=1)
@@ -135,7 +138,17 @@ class Csv(_Part):
     thousands: Literal["", ",", ".", " ", "'"] = ""
     encoding: str = "utf-8"
     skip: int = Field(default=0, ge=0, le=1000)
-    nulls: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-")
+    nulls: tuple[str, ...] | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What stands for a number, a date or a flag that is not there."""
+        return MISSING if self.nulls is None else self.nulls
+
+    @property
+    def nameless(self) -> tuple[str, ...]:
+        """What stands for a name that is not there."""
+        return ("",) if self.nulls is None else self.nulls
 
     @model_validator(mode="after")
     def _apart(self) -> Csv:

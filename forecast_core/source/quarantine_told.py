@@ -18,6 +18,7 @@ REMEDIES: Mapping[str, str] = {
     "written so",
     "unparseable_date": "Correct the date, or add its way of writing to date.format",
     "unreadable_line": "Correct the line; a cell with the separator in it stands in quotes",
+    "heading": "Nothing, or remove the line; if it is a sale, correct its date and its number",
     "repeated_header": "Nothing, or remove the line: a header is no sale",
     "missing_key": "Fill in date, item and store",
     "missing_hierarchy": "Give its item or store a line in the table that is joined",

@@ -154,7 +154,7 @@ def fact_rows(
     """
     rows = _named(rows, file, facts)
     rows = _joined(rows, lookups.joins.get(name, ()))
-    first, last, bad = read_dates(rows, facts.date, mapping, lookups)
+    first, last, bad = read_dates(rows, facts.date, mapping, lookups, facts.csv)
     out = {"date": first, "until": last}
     for key in ("item_id", "store_id"):
         spec = getattr(facts, key)
@@ -210,7 +210,7 @@ def _signals(rows: pl.DataFrame, facts: Facts) -> dict[str, pl.Series]:
 
 def _long(rows: pl.DataFrame, mapping: SourceMapping, lookups: Lookups) -> pl.DataFrame:
     sales = mapping.sales
-    day, _, bad_day = read_dates(rows, sales.date, mapping, lookups)
+    day, _, bad_day = read_dates(rows, sales.date, mapping, lookups, sales.csv)
     assert sales.units is not None
     units, bad_units = read_number(rows, sales.units, sales.csv)
     out = {"date": day, **read_ids(rows, sales), "units": unscaled(units, mapping)}
@@ -240,7 +240,7 @@ def _wide_days(
     named = wide_columns(sales, rows.columns)
     keys = pl.DataFrame({"day": list(named.values())})
     asked = sales.date.model_copy(update={"column": "day", "columns": ()})
-    days, _, bad = read_dates(keys, asked, mapping, lookups)
+    days, _, bad = read_dates(keys, asked, mapping, lookups, sales.csv)
     if bad.is_not_null().any():
         at = bad.is_not_null().arg_max() or 0
         raise SourceError(
@@ -260,7 +260,7 @@ def _wide_days(
 def _wide_items(rows: pl.DataFrame, mapping: SourceMapping, lookups: Lookups) -> pl.DataFrame:
     sales = mapping.sales
     named = wide_columns(sales, rows.columns)
-    day, _, bad = read_dates(rows, sales.date, mapping, lookups)
+    day, _, bad = read_dates(rows, sales.date, mapping, lookups, sales.csv)
     given = {"date": day, "source_row": rows[LINE], **read_ids(rows, sales)}
     given |= _signals(rows, sales)
     if (closed := read_closed(rows, sales)) is not None:
@@ -400,18 +400,30 @@ def _marked(
     if cells:
         held = out["units"][numbers].cast(pl.String)
         text = text.with_columns(value.zip_with(value.is_not_null(), held).alias("value"))
-    named = (
-        pl.when(pl.col("day").is_not_null())
-        .then(pl.lit("unparseable_date"))
-        .when(pl.col("value").is_not_null())
-        .then(pl.lit("unparseable_value"))
-    )
-    marks = pl.DataFrame({"day": day, "value": value}).select(
-        refused=named, defect=pl.coalesce("day", "value")
-    )
+    dateless = out["date"][numbers].is_null()
+    marks = pl.DataFrame({"day": day, "value": value, "dateless": dateless}).select(**_said())
     raw = text.select(pl.concat_str(pl.all().fill_null(""), separator=sales.csv.separator))
     found = {"raw_text": raw.to_series(), "refused": marks["refused"], "defect": marks["defect"]}
     blank = pl.Series([None], dtype=pl.String).new_from_index(0, out.height)
     return out.with_columns(
         blank.scatter(numbers, series).alias(name) for name, series in found.items()
     )
+
+
+def _said() -> dict[str, pl.Expr]:
+    """`refused` and `defect` of rows by what is wrong with their day and their value, and whether
+    they have no day."""
+    value = pl.col("value").is_not_null()
+    neither = value & pl.col("dateless")
+    named = (
+        pl.when(neither)
+        .then(pl.lit("heading"))
+        .when(pl.col("day").is_not_null())
+        .then(pl.lit("unparseable_date"))
+        .when(value)
+        .then(pl.lit("unparseable_value"))
+    )
+    no_day = pl.coalesce("day", pl.lit("it has no date"))
+    what = pl.format("{}, and {} is no number: a line of units or a heading?", no_day, "value")
+    defect = pl.when(neither).then(what).otherwise(pl.coalesce("day", "value"))
+    return {"refused": named, "defect": defect}

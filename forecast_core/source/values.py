@@ -67,7 +67,7 @@ def calendar_dates(text: pl.DataFrame, calendar: Calendar) -> pl.Series:
     Raises:
         SourceError: one that cannot be read, or stands twice, with its line.
     """
-    days = read_dates(text, calendar.date, None, Lookups())[0]
+    days = read_dates(text, calendar.date, None, Lookups(), calendar.csv)[0]
     for wrong, what in (
         (days.is_null(), "is no date"),
         (~days.is_first_distinct(), "stands twice"),
@@ -137,9 +137,15 @@ def read_number(rows: pl.DataFrame, spec: Column, csv: Csv) -> tuple[pl.Series, 
         bare = bare.set(bare.str.contains(".", literal=True), None)
         bare = bare.str.replace(",", ".", literal=True)
     number = bare.cast(pl.Float64, strict=False)
-    missing = text.is_null() | text.str.strip_chars().is_in([*csv.nulls, ""])
+    missing = _missing(text, csv)
+    number = number.set(missing, None)  # "nan" would be a number
     wrong = number.is_null() & ~missing
     return number, text.set(~wrong, None) if wrong.any() else nothing
+
+
+def _missing(text: pl.Series, csv: Csv) -> pl.Series:
+    """Where nothing stands, or a word for it."""
+    return text.is_null() | text.str.strip_chars().is_in([*csv.missing, ""])
 
 
 def read_signal(rows: pl.DataFrame, spec: Column, csv: Csv) -> pl.Series:
@@ -156,14 +162,19 @@ def read_closed(rows: pl.DataFrame, facts: Facts) -> pl.Series | None:
     spec = facts.closed or facts.open
     if spec is None:
         return None
-    text = read_text(rows, spec).str.to_lowercase()
+    said = read_text(rows, spec)
+    text = said.set(_missing(said, facts.csv), None).str.to_lowercase()
     if facts.closed is not None:
         return text.is_in(_TRUE).fill_null(False)
     return text.is_in([f for f in _FALSE if f not in ("", "open")]).fill_null(False)
 
 
 def read_dates(
-    rows: pl.DataFrame, spec: DateColumn, mapping: SourceMapping | None, lookups: Lookups
+    rows: pl.DataFrame,
+    spec: DateColumn,
+    mapping: SourceMapping | None,
+    lookups: Lookups,
+    csv: Csv,
 ) -> tuple[pl.Series, pl.Series, pl.Series]:
     """(first day, last day, what is wrong) of each row's date; nulls are only null."""
     values = _stamp(rows, spec)
@@ -192,7 +203,7 @@ def read_dates(
         for other in tried[1:]:
             good = good.zip_with(good.is_not_null(), other)
         good = good.set((good.dt.year() < 1900).fill_null(False), None)
-    wrong = good.is_null() & text.is_not_null() & (text != "")
+    wrong = good.is_null() & ~_missing(text, csv)
     bad = pl.repeat(None, len(text), dtype=pl.String, eager=True)
     if wrong.any():
         bad = (text + f" is not {how}").set(~wrong, None)

@@ -170,3 +170,32 @@ def test_a_price_given_twice_or_without_a_day_leaves_the_others_alone(tmp_path: 
     )
     kept, _ = everything(proposed(tmp_path))
     assert kept.sort("date")["sell_price"].to_list() == [2.0] * 7 + [3.0] * 7
+
+
+def test_an_item_before_its_column_s_word_is_seen(tmp_path: Path) -> None:
+    days = [date(2024, 1, 1 + day) for day in range(20)]
+    wide = pl.DataFrame({"day": days * 2, "branch": ["a"] * 20 + ["b"] * 20}).with_columns(
+        column
+        for at in range(6)
+        for column in (
+            (pl.int_range(40) % (at + 2)).alias(f"SKU_{at}_sold"),
+            pl.when(pl.int_range(40) % 3 == 0).then(pl.lit("Y")).otherwise(pl.lit("N"))
+            .alias(f"SKU_{at}_promo"),
+        )
+    )  # fmt: skip
+    wide.write_csv(tmp_path / "sales.csv")
+    source = proposed(tmp_path)
+    kept, quarantined = everything(source)
+    assert quarantined.is_empty() and kept.height == 6 * 40
+    assert kept["item_id"].unique().sort().to_list() == [f"SKU_{at}" for at in range(6)]
+    assert kept["x_promo"].sum() == 6 * 14
+    assert kept["units"].sum() == wide.select(pl.sum_horizontal(pl.col("^.*_sold$").sum())).item()
+
+
+def test_a_price_is_not_taken_for_what_was_sold(tmp_path: Path) -> None:
+    lines = [f"{week},out,{sku},{sku + week},{1.5 + sku}" for week in range(20) for sku in (1, 2)]
+    text = "\n".join(["wk_no,outlet,article,pieces,net_price", *lines]) + "\n"
+    (tmp_path / "sales.csv").write_text(text)
+    sales = proposed(tmp_path).mapping.sales
+    assert sales.units is not None and sales.units.column == "pieces"
+    assert sales.sell_price is not None and sales.sell_price.column == "net_price"

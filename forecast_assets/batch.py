@@ -22,6 +22,7 @@ from forecast_core.cells import Cells
 from forecast_core.source.landing import Block
 from resources.escrow import Escrow
 from resources.lake import Lake
+from resources.quotas import QuotaExceeded
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -284,8 +285,8 @@ def _first_failure(done: dg.ExecuteInProcessResult) -> str:
     for event in done.all_events:
         if event.is_step_failure and event.step_failure_data.error is not None:
             error = event.step_failure_data.error
-            while error.cause is not None:
-                error = error.cause
+            while error.cause is not None and error.cls_name != QuotaExceeded.__name__:
+                error = error.cause  # below a quota is only how the step was interrupted
             return f"step {event.step_key}: {error.message.strip()}"
     return "the run failed before any step; see its log in the Dagster UI"
 

@@ -22,6 +22,11 @@ from forecast_assets.commands import (
 
 PACKAGES = ("forecast_core", "resources", "forecast_assets")
 
+NO_HOME = (
+    "this command asks Dagster, and DAGSTER_HOME names no folder: `make install` makes one; then"
+    " export DAGSTER_HOME=$PWD/.dagster_home in the project"
+)
+
 app = typer.Typer(
     help="Forecast every item in every store, on budget.",
     no_args_is_help=True,
@@ -56,10 +61,19 @@ def main() -> None:
     try:
         app()
     except Exception as error:
+        if _is_about_the_home(error):
+            typer.echo(f"error: {NO_HOME}", err=True)
+            raise SystemExit(1) from None
         if not _ours(error):
             raise
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
+
+
+def _is_about_the_home(error: Exception) -> bool:
+    """Dagster's complaint that it has no home; by name, since importing its types takes long."""
+    missing = "DAGSTER_HOME" in str(error) and "directory" in str(error)
+    return type(error).__module__.startswith("dagster.") and missing
 
 
 def _ours(error: Exception) -> bool:

@@ -26,7 +26,10 @@ from forecast_core.admission.record import (
     quote_to_json,
     shape_from_json,
     shape_to_json,
+    work_from_json,
+    work_to_json,
 )
+from forecast_core.admission.request import Work
 from resources.admission_tables import (
     SCHEMA_VERSION,
     SLOT_S,
@@ -38,7 +41,9 @@ from resources.admission_tables import (
     shapes,
     spent,
     version,
+    works,
 )
+from resources.ledger_tables import missing_columns
 
 LOCK_TIMEOUT_S = 30.0
 _PASS_LOCK = 0x61646D74  # one pass at a time among all processes of a Postgres server
@@ -112,21 +117,27 @@ class AdmissionStore:
                 if found == SCHEMA_VERSION:
                     return
         with self.alone() as connection:
+            for statement in missing_columns(connection, metadata):
+                connection.execute(sa.text(statement))
             metadata.create_all(connection)
             insert_once(connection, version, [{"version": SCHEMA_VERSION}])
 
     # ---- waiting -----------------------------------------------------------------------------
 
-    def enlist(self, connection: sa.Connection, environment: str, request: Request) -> bool:
-        """Write a run down as waiting; False when it is known already."""
-        body = canonical(shape_to_json(request.shape))
-        key = digest(body)
-        insert_once(connection, shapes, [{"hash": key, "body": body}])
+    def enlist(
+        self,
+        connection: sa.Connection,
+        environment: str,
+        request: Request,
+        work: Work | None = None,
+    ) -> bool:
+        """Write a run down as waiting, and what it will do; False when it is known already."""
         row = {
             "run_id": request.id,
             "environment": environment,
             "work_class": request.shape.work_class,
-            "shape": key,
+            "shape": _keep(connection, shapes, shape_to_json(request.shape)),
+            "work": _keep(connection, works, work_to_json(work)) if work else None,
             "submitted": request.submitted,
             "deadline": request.deadline,
             "launch": request.launch,
@@ -138,6 +149,12 @@ class AdmissionStore:
 
     def waiting(self, connection: sa.Connection, environment: str) -> tuple[Request, ...]:
         """The runs of an environment that wait, in order of submission."""
+        return tuple(request for request, _ in self.queue(connection, environment))
+
+    def queue(
+        self, connection: sa.Connection, environment: str
+    ) -> list[tuple[Request, str | None]]:
+        """`waiting`, each run with the key of its work."""
         query = (
             sa.select(runs)
             .where(runs.c.state == "waiting", runs.c.environment == environment)
@@ -145,7 +162,19 @@ class AdmissionStore:
         )
         rows = _rows(connection, query)
         known = self._shapes_of(connection, {row["shape"] for row in rows})
-        return tuple(_request(row, known) for row in rows)
+        return [(_request(row, known), row["work"]) for row in rows]
+
+    def works(self, environment: str) -> dict[str, Work]:
+        """What the waiting runs of an environment will do, by key."""
+        query = (
+            sa.select(works)
+            .join(runs, runs.c.work == works.c.hash)
+            .where(runs.c.state == "waiting", runs.c.environment == environment)
+            .distinct()
+        )
+        with self.reading() as connection:
+            rows = _rows(connection, query)
+        return {row["hash"]: work_from_json(json.loads(row["body"])) for row in rows}
 
     def waiting_ids(self, environment: str) -> list[str]:
         """The runs that wait, by id."""
@@ -227,14 +256,18 @@ class AdmissionStore:
         self,
         connection: sa.Connection,
         pass_id: int,
-        decisions: Iterable[tuple[Decision, Quote | None]],
+        decisions: Iterable[tuple[Decision, Shape]],
         now: float,
         grace_s: float,
     ) -> None:
-        """Write what changed: states, money held with its expiry, reasons."""
+        """Write what changed: states, money held with its expiry, reasons, the quotes judged."""
         started, others = [], []
-        for decision, quote in decisions:
+        keys: dict[int, str] = {}
+        for decision, shape in decisions:
+            if id(shape) not in keys:
+                keys[id(shape)] = _keep(connection, shapes, shape_to_json(shape))
             row = {
+                "shape": keys[id(shape)],
                 "key": decision.id,
                 "code": decision.code,
                 "reason": decision.reason,
@@ -244,7 +277,8 @@ class AdmissionStore:
                 "pass_id": pass_id,
                 "told": False,
             }
-            if quote is not None:
+            if decision.starts:
+                quote = next(quote for quote in shape.quotes if quote.rung == decision.rung)
                 held = {
                     "state": "admitted",
                     "quote": canonical(quote_to_json(quote)),
@@ -404,15 +438,25 @@ def _rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, An
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def _keep(connection: sa.Connection, table: sa.Table, value: Mapping[str, Any]) -> str:
+    """The key of a value that is written once, however many runs share it."""
+    body = canonical(value)
+    key = digest(body)
+    insert_once(connection, table, [{"hash": key, "body": body}])
+    return key
+
+
 def _one(connection: sa.Connection, run_id: str) -> Row | None:
     return next(iter(_rows(connection, sa.select(runs).where(runs.c.run_id == run_id))), None)
 
 
 def _with_hold(row: Row) -> Row:
-    """The row with `money` (nanos), `wall_s` and dearest `pipeline` of what it holds, if any."""
+    """The row with `money` (nanos), `wall_s`, `memory_gib` and dearest `pipeline` of what it holds,
+    if any."""
     quote = quote_from_json(json.loads(row["quote"])) if row["quote"] else Quote("", (), 0.0)
     dearest = max(quote.charges, key=lambda charge: charge[1], default=("", 0))
-    return row | {"money": quote.money, "wall_s": quote.wall_s, "pipeline": dearest[0]}
+    held = {"money": quote.money, "wall_s": quote.wall_s, "memory_gib": quote.memory_gib}
+    return row | held | {"pipeline": dearest[0]}
 
 
 def _finite(value: float) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: works, admission_runs.work
 SLOT_S = 900.0  # budget periods start on a quarter of an hour, whatever the offset of the policy
 
 metadata = sa.MetaData()
@@ -23,13 +23,21 @@ shapes = sa.Table(
     sa.Column("hash", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
 )
+# What waiting runs will do: they are quoted from it again while they wait.
+works = sa.Table(
+    "admission_works",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+)
 runs = sa.Table(
     "admission_runs",
     metadata,
     sa.Column("run_id", sa.Text, primary_key=True),
     sa.Column("environment", sa.Text, nullable=False),
     sa.Column("work_class", sa.Text, nullable=False),
-    sa.Column("shape", sa.Text, nullable=False),
+    sa.Column("shape", sa.Text, nullable=False),  # with the quotes of the last word on it
+    sa.Column("work", sa.Text),  # hash; none where nobody can quote it again
     sa.Column("submitted", sa.Double, nullable=False),
     sa.Column("deadline", sa.Double),
     sa.Column("launch", sa.Text, nullable=False),

@@ -12,6 +12,7 @@ after its money is held, so whatever crashes or cannot be reached, nothing start
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from typing import Any, cast
 import dagster as dg
 
 from forecast_core.admission.policy import Policy, units
-from forecast_core.admission.request import request_of
+from forecast_core.admission.request import RunFacts
 from resources import Environment, Settings
 from resources.admission_store import AdmissionStore, Row, StoreError
 from resources.escrow import Escrow
@@ -167,8 +168,7 @@ class AdmissionRunCoordinator(dg.QueuedRunCoordinator):
         queued = super().submit_run(context)
         try:
             escrow, known = self.escrow, KnownAssets(context.workspace.asset_graph)
-            facts = facts_of(queued, instance, known, escrow.clock())
-            escrow.submit(request_of(facts, escrow.policy, escrow.quoter))
+            escrow.submit(facts_of(queued, instance, known, escrow.clock()))
             tell(instance, escrow)
         except Exception as error:  # the run stays on hold; the sensor finds and asks for it again
             _LOG.exception("run %s stays on hold", run.run_id)
@@ -221,7 +221,8 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
         return
     # Data may have grown since it was measured: nobody gets less than unknown work does.
     least = max(LEAST_RUNTIME_S, policy.default_bound.wall)
-    runtime = int(max(least, row["wall_s"] * OVERRUN))
+    longest = policy.stage_for(row["pipeline"]).max_runtime or math.inf
+    runtime = int(min(max(least, row["wall_s"] * OVERRUN), longest))
     note(
         instance,
         run,
@@ -318,18 +319,15 @@ def _find_lost(
     escrow: Escrow,
     queued: Sequence[dg.DagsterRun],
     known: KnownAssets,
-) -> list[Any]:
-    """Requests of queued runs that admission has not seen: their submitter died, or went by it."""
+) -> list[RunFacts]:
+    """Facts of queued runs that admission has not seen: their submitter died, or went by it."""
     seen = escrow.store.states([run.run_id for run in queued])
     lost = [run for run in queued if run.run_id not in seen]
     for run in lost:
         if run.tags.get(HOLD) != "1":
             instance.add_run_tags(run.run_id, {HOLD: "1"})
     now = escrow.clock()
-    return [
-        request_of(facts_of(run, instance, known, now), escrow.policy, escrow.quoter)
-        for run in lost
-    ]
+    return [facts_of(run, instance, known, now) for run in lost]
 
 
 __all__ = [

@@ -20,11 +20,19 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from forecast_core.admission import Decision, Load, Quote, Request, Snapshot, decide
+from forecast_core.admission import Decision, Load, Quote, Request, Shape, Snapshot, decide
 from forecast_core.admission.growth import asked_again, may_hold
 from forecast_core.admission.policy import NANO, PROTECTED, Policy, nanos
 from forecast_core.admission.record import agrees, decisions_to_json, digest, snapshot_to_json
-from forecast_core.admission.request import Quoter, seated
+from forecast_core.admission.request import (
+    Quoter,
+    RunFacts,
+    Work,
+    quoted,
+    quotes_of,
+    request_of,
+    seated,
+)
 from resources.admission_log import active_overrides, logged, write_pass
 from resources.admission_store import AdmissionStore
 from resources.spending import Spending
@@ -32,6 +40,7 @@ from resources.spending import Spending
 LATE_CHARGES_S = 6 * 3600.0  # how long after its end a run's charges may still grow
 GRACE_S = 600.0
 NEWS_S = 300.0  # an estimated start that moves by less is not worth a write
+NEWS_SHARE = 0.1  # nor is a quote that moves by less of itself
 
 Fate = Literal["running", "succeeded", "failed", "unknown"]
 
@@ -69,20 +78,24 @@ class Escrow:
 
     # ---- passes ------------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> Decision:
+    def submit(self, run: Request | RunFacts) -> Decision:
         """Write a run down and decide; a run that is known already keeps its decision.
+
+        A run is given by its facts, and quoted now and again at each pass that it waits for; or
+        as a request that keeps the quotes it comes with.
 
         Raises:
             StoreError: the store cannot be used; the run is not known and must not start.
         """
-        decisions = self.decide([request])
-        if request.id in decisions:
-            return decisions[request.id]
-        row = self.store.find(request.id)
+        decisions = self.decide([run])
+        run_id = run.run_id if isinstance(run, RunFacts) else run.id
+        if run_id in decisions:
+            return decisions[run_id]
+        row = self.store.find(run_id)
         assert row is not None
         starts = row["state"] in ("admitted", "settled")
         return Decision(
-            request.id,
+            run_id,
             "admit" if starts else "hold" if row["state"] == "waiting" else "reject",
             row["rung"] or "",
             0,
@@ -93,18 +106,28 @@ class Escrow:
             False,
         )
 
-    def decide(self, requests: Iterable[Request] = ()) -> dict[str, Decision]:
-        """One pass over everything that waits, `requests` included; run id -> decision."""
+    def decide(self, runs: Iterable[Request | RunFacts] = ()) -> dict[str, Decision]:
+        """One pass over everything that waits, `runs` included; run id -> decision."""
         now = self.clock()
+        # Quotes are made before the store is locked: they may read months of the ledger.
+        asked = [self._asked(run) for run in runs]
+        prices = {
+            key: quotes_of(work, self.policy, self.quoter)
+            for key, work in self.store.works(self.environment).items()
+        }
         with self.store.alone() as connection:
-            for request in requests:
-                self.store.enlist(connection, self.environment, request)
+            for request, work in asked:
+                self.store.enlist(connection, self.environment, request, work)
             self._reached("enlisted")
-            snapshot = self._snapshot(connection, now)
+            waiting, repriced = self._waiting(connection, prices)
+            snapshot = self._snapshot(connection, now, waiting)
             decisions = decide(snapshot, self.policy) if snapshot.waiting else []
             self._reached("decided")
             before = self.store.last_words(connection, self.environment)
-            changed = [d for d in decisions if d.action != "hold" or _is_news(before[d.id], d)]
+            changed = [
+                d for d in decisions
+                if d.action != "hold" or d.id in repriced or _is_news(before[d.id], d)
+            ]  # fmt: skip
             if changed:
                 record = snapshot_to_json(snapshot)
                 number = write_pass(
@@ -116,22 +139,48 @@ class Escrow:
                     decisions_to_json(decisions),
                 )
                 self._reached("logged")
-                held = {r.id: r.shape.quotes for r in snapshot.waiting}
+                judged = {request.id: request.shape for request in waiting}
                 self.store.apply(
-                    connection,
-                    number,
-                    ((d, _quote(held[d.id], d)) for d in changed),
-                    now,
-                    GRACE_S,
+                    connection, number, ((d, judged[d.id]) for d in changed), now, GRACE_S
                 )
                 self._reached("applied")
         self._reached("committed")
         return {decision.id: decision for decision in decisions}
 
-    def _snapshot(self, connection: sa.Connection, now: float) -> Snapshot:
+    def _asked(self, run: Request | RunFacts) -> tuple[Request, Work | None]:
+        """A run with its quotes, and what to quote it by while it waits."""
+        if isinstance(run, Request):
+            return run, None
+        request = request_of(run, self.policy, self.quoter)
+        return request, None if request.shape.problem else run.work
+
+    def _waiting(
+        self, connection: sa.Connection, prices: Mapping[str, tuple[Quote, ...]]
+    ) -> tuple[tuple[Request, ...], set[str]]:
+        """What waits, at what it is quoted now, and the runs whose quote moved by enough to tell.
+
+        A quote is the best that is known at a pass, not at submission: else one bad quote would
+        hold a run for ever, or let it in too cheaply. Runs of equal shape and work share theirs.
+        """
+        requests, repriced = [], set()
+        shapes: dict[tuple[int, str], Shape] = {}
+        for stored, work in self.store.queue(connection, self.environment):
+            request = stored
+            if work is not None and work in prices:
+                key = (id(stored.shape), work)
+                if key not in shapes:
+                    shapes[key] = quoted(stored.shape, prices[work], self.policy)
+                request = stored._replace(shape=shapes[key])
+                if _moved(stored.shape, shapes[key]):
+                    repriced.add(stored.id)
+            requests.append(seated(request, self.policy))
+        return tuple(requests), repriced
+
+    def _snapshot(
+        self, connection: sa.Connection, now: float, waiting: tuple[Request, ...] = ()
+    ) -> Snapshot:
         store = self.store
         policy = self.policy
-        waiting = tuple(seated(r, policy) for r in store.waiting(connection, self.environment))
         held = [
             (place, replace(h, request=seated(h.request, policy)))
             for place, h in store.admitted(connection)
@@ -340,7 +389,10 @@ def _is_news(before: tuple[str | None, float | None], decision: Decision) -> boo
     return decision.earliest != known and abs(decision.earliest - known) > NEWS_S
 
 
-def _quote(quotes: tuple[Quote, ...], decision: Decision) -> Quote | None:
-    if not decision.starts:
-        return None
-    return next(quote for quote in quotes if quote.rung == decision.rung)
+def _moved(before: Shape, after: Shape) -> bool:
+    """Has the quote of what was asked for changed by more than is worth a write?"""
+    if before is after or before.quotes == after.quotes:
+        return False
+    old, new = before.quotes[0], after.quotes[0]
+    pairs = ((old.money, new.money), (old.wall_s, new.wall_s))
+    return any(abs(a - b) > NEWS_SHARE * max(a, b) for a, b in pairs)

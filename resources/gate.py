@@ -24,7 +24,6 @@ import dagster as dg
 
 from forecast_core.admission import Decision
 from forecast_core.admission.policy import nanos, units
-from forecast_core.admission.request import request_of
 from resources.admission_store import Row
 from resources.escrow import Escrow
 from resources.family import resident_gib
@@ -142,7 +141,7 @@ class Gate:
         escrow.sweep(fates(instance, escrow))
         escrow.book_late_charges()
         facts = facts_of(run, instance, known, escrow.clock())
-        decision = escrow.submit(request_of(facts, escrow.policy, escrow.quoter))
+        decision = escrow.submit(facts)
         ends = time.monotonic() + self._patience_s
         while _passes(decision) and time.monotonic() < ends:
             self._sleep(LOOK_S)
@@ -156,15 +155,15 @@ class Gate:
             _write_terms(instance, run, escrow)
 
     def _terms_of(self, row: Row) -> Terms:
-        step = self.escrow.policy.stage_for(row["pipeline"]).of_a_step
+        stage = self.escrow.policy.stage_for(row["pipeline"])
         return Terms(
             run_id=row["run_id"],
             rung=None if row["rung"] in (None, "asked") else row["rung"],
             degraded=row["code"] != "fits",
             reason=f"{row['reason']} ({row['code']})",
             money=units(row["money"]),
-            memory_gib=step.memory_gib,
-            cpu=step.cpu,
+            memory_gib=stage.memory_of_a_step(row["memory_gib"]),
+            cpu=stage.of_a_step.cpu,
         )
 
     def within(

@@ -143,12 +143,12 @@ cursors = sa.Table(
 version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer(), primary_key=True))
 
 
-def missing_columns(connection: sa.Connection) -> list[str]:
+def missing_columns(connection: sa.Connection, wanted: sa.MetaData = metadata) -> list[str]:
     """DDL that adds what tables of an older schema lack; their rows have no value there."""
     found = sa.inspect(connection)
     lacking = [
         (table.name, column)
-        for table in metadata.sorted_tables
+        for table in wanted.sorted_tables
         if found.has_table(table.name)
         for column in table.columns
         if column.name not in {existing["name"] for existing in found.get_columns(table.name)}

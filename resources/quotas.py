@@ -198,8 +198,8 @@ class _Watch:
         peak = max(self.peak_gib, self._family.resident_gib())
         return (
             f"{self.step}: uses {peak:.2f} GiB, its quota is {self.limits.memory_gib:.2f} GiB;"
-            " stopped so that its neighbours keep theirs. Raise the stage's quota in the admission"
-            " policy, or split the work by store"
+            " stopped so that its neighbours keep theirs. Raise `step` of its stage in the"
+            " admission policy, or split the work by store"
         )
 
     def stop(self, quota: str, message: str) -> None:

@@ -1,5 +1,5 @@
 """`forecast backfill`: deferrable work over a range, cut into pieces that admission lets in one by
-one.
+one: by store, and by month where a store alone takes longer than a chunk.
 
 Belongs here: which pieces, and what came of them. Does not: how long a piece may be (the policy's
 `max_chunk`), what a key takes (measured), whether it may start (the gate).
@@ -45,6 +45,8 @@ def backfill(
     escrow = escrow_of(settings)
     names = tuple(name.strip() for name in assets.split(","))
     months = (_month(first), _month(last))
+    if months[0] > months[1]:
+        raise typer.BadParameter(f"--first {first} is after --last {last}; swap them")
     with dg.DagsterInstance.get() as instance:
         known = register_stores(instance, source_of(settings).stores())
         wanted = tuple(stores.split(",")) if stores else known
@@ -68,31 +70,47 @@ def pieces_of(
     seconds: float,
     chunk: float,
 ) -> Iterator["Stage"]:
-    """The pieces: stores together up to a chunk, neighbours in one run (a range is a run)."""
+    """The pieces: stores together up to a chunk, neighbours in one run (a range is a run).
+
+    `seconds` is what a store takes; where that is longer than a chunk, its months are cut.
+    """
     from forecast_assets.batch import Stage
-    from forecast_core.admission.split import pieces
+    from forecast_core.admission.split import pieces, spans
 
     at = {store: position for position, store in enumerate(stores)}
-    for piece in pieces(dict.fromkeys(stores, seconds), chunk):
-        held = sorted(piece, key=at.__getitem__)
-        cuts = [i for i, (a, b) in enumerate(pairwise(held), 1) if at[b] != at[a] + 1]
-        for low, high in pairwise([0, *cuts, len(held)]):
-            first, last = held[low], held[high - 1]
-            title = f"{'+'.join(assets)} {first}" + (f"..{last}" if last != first else "")
-            span = (f"{months[0]}|{first}", f"{months[1]}|{last}")
-            yield Stage(title, tuple(assets), *span, optional=True)
+    every = _months(*months)
+    for months_of_it in spans(every, seconds, chunk):
+        first_month, last_month = months_of_it[0], months_of_it[-1]
+        share = seconds * len(months_of_it) / len(every)
+        for piece in pieces(dict.fromkeys(stores, share), chunk):
+            held = sorted(piece, key=at.__getitem__)
+            cuts = [i for i, (a, b) in enumerate(pairwise(held), 1) if at[b] != at[a] + 1]
+            for low, high in pairwise([0, *cuts, len(held)]):
+                first, last = held[low], held[high - 1]
+                title = f"{'+'.join(assets)} {first}" + (f"..{last}" if last != first else "")
+                title += f" {first_month}..{last_month}" if months_of_it != every else ""
+                keys = (f"{first_month}|{first}", f"{last_month}|{last}")
+                yield Stage(title, tuple(assets), *keys, optional=True)
 
 
 def _seconds(assets: Sequence[str], months: tuple[str, str], escrow: "Escrow") -> float:
     """The measured bound of the time that one store takes; the stated one without history."""
-    from forecast_core.admission.request import AssetFacts, RunFacts, request_of
+    from forecast_core.admission.request import AssetFacts, Work, quotes_of
 
-    first, last = (date.fromisoformat(month) for month in months)
-    count = (last.year - first.year) * 12 + last.month - first.month + 1
-    facts = RunFacts(
-        "", CLASS, tuple(AssetFacts(name, "ingest") for name in assets), escrow.clock(), count
+    priced = Work(
+        tuple(AssetFacts(name, "ingest") for name in assets), ("ingest",), len(_months(*months))
     )
-    return request_of(facts, escrow.policy, escrow.quoter).shape.quotes[0].wall_s
+    return quotes_of(priced, escrow.policy, escrow.quoter)[0].wall_s
+
+
+def _months(first: str, last: str) -> list[str]:
+    """Every month of the closed range, by its first day."""
+    low, high = date.fromisoformat(first), date.fromisoformat(last)
+    count = (high.year - low.year) * 12 + high.month - low.month
+    return [
+        date(low.year + (low.month - 1 + n) // 12, (low.month - 1 + n) % 12 + 1, 1).isoformat()
+        for n in range(count + 1)
+    ]
 
 
 def _month(text: str) -> str:

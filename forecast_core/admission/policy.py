@@ -127,16 +127,31 @@ class StepQuota(_Model):
 class Stage(Quota):
     """The room of the pipelines named, which no other pipeline may take.
 
-    `step` is what one step of theirs may use of it; all of it, when left out.
+    `step` is what one step of theirs may use of it. Left out it is a lane's share, so that a step
+    which takes all it may leaves the other lanes theirs. `max_runtime` ends a run of the queue.
     """
 
     pipelines: tuple[str, ...]
     step: StepQuota | None = None
+    max_runtime: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] | None = None
+
+    @cached_property
+    def of_a_step(self) -> StepQuota:
+        """What one step may use."""
+        if self.step is not None:
+            return self.step
+        lanes = max(self.runs, 1)  # a stage without room is for `checks` to judge
+        return StepQuota.model_construct(cpu=self.cpu / lanes, memory_gib=self.memory_gib / lanes)
 
     @property
-    def of_a_step(self) -> StepQuota | Stage:
-        """What one step may use."""
-        return self.step or self
+    def most_memory_gib(self) -> float:
+        """What a run may hold at most, whatever was measured of it."""
+        return self.step.memory_gib if self.step else self.memory_gib
+
+    def memory_of_a_step(self, held_gib: float) -> float:
+        """GiB at which a step is stopped whose run holds so much: its lane's share where no `step`
+        is stated, or all that it holds, since nobody else was promised that."""
+        return min(self.most_memory_gib, max(self.of_a_step.memory_gib, held_gib))
 
 
 class Budget(_Model):

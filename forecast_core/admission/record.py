@@ -1,4 +1,4 @@
-"""A pass on record: snapshots, policies and decisions as canonical JSON, and back, exactly.
+"""A pass on record: snapshots, policies, decisions and work as canonical JSON, and back, exactly.
 
 Belongs here: the encoding and its hash. Does not: where records are kept. Equal shapes are written
 once and come back as one object, so that a replay is as fast as the pass was.
@@ -14,6 +14,7 @@ from typing import Any
 
 from forecast_core.admission import decide
 from forecast_core.admission.policy import Policy
+from forecast_core.admission.request import AssetFacts, Work
 from forecast_core.admission.values import (
     NEVER,
     Decision,
@@ -67,6 +68,17 @@ def shape_from_json(value: Mapping[str, Any]) -> Shape:
     """The shape that `shape_to_json` wrote."""
     quotes = tuple(quote_from_json(quote) for quote in value["quotes"])
     return Shape(value["work_class"], value["stage"], quotes, value["problem"])
+
+
+def work_to_json(work: Work) -> dict[str, Any]:
+    """What a run will do as plain JSON values."""
+    return asdict(work)
+
+
+def work_from_json(value: Mapping[str, Any]) -> Work:
+    """The work that `work_to_json` wrote."""
+    assets = tuple(AssetFacts(**{**a, "rungs": tuple(a["rungs"])}) for a in value["assets"])
+    return Work(assets, tuple(value["pipelines"]), value["partitions"])
 
 
 def snapshot_to_json(snapshot: Snapshot) -> str:

@@ -37,6 +37,27 @@ class AssetFacts:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a run will do, as far as its price depends on it: equal work has equal quotes.
+
+    It is kept while the run waits, so that the run can be quoted again when more is known.
+    """
+
+    assets: tuple[AssetFacts, ...]
+    pipelines: tuple[str, ...]
+    partitions: int = 1
+
+    @property
+    def ladder(self) -> tuple[str, ...]:
+        """The rungs to quote, as asked for first; without a ladder there is one."""
+        return next((asset.rungs for asset in self.assets if asset.rungs), ("asked",))
+
+    def gpu(self, rung: str) -> int:
+        """GPU lanes that the work holds at a rung: those of its assets, at the rung asked for."""
+        return max((a.gpu for a in self.assets if rung == (a.rungs or ("asked",))[0]), default=0)
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """What is known of a run before it starts. `launch` joins the pieces of one backfill."""
 
@@ -48,9 +69,10 @@ class RunFacts:
     launch: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
-    def gpu(self, rung: str) -> int:
-        """GPU lanes that the run holds at a rung: those of its assets, at the rung asked for."""
-        return max((a.gpu for a in self.assets if rung == (a.rungs or ("asked",))[0]), default=0)
+    @property
+    def work(self) -> Work:
+        """What the run will do."""
+        return Work(self.assets, self.pipelines, self.partitions)
 
     @property
     def pipelines(self) -> tuple[str, ...]:
@@ -62,9 +84,9 @@ class RunFacts:
 
 
 class Quoter(Protocol):
-    """Whoever prices a run before it runs: one quote a rung, as asked for first."""
+    """Whoever prices work before it runs: one quote a rung, as asked for first."""
 
-    def quotes(self, facts: RunFacts) -> Sequence[Quote]:
+    def quotes(self, work: Work) -> Sequence[Quote]:
         """Upper bounds at p95; empty when there is no history to speak from."""
         ...
 
@@ -75,11 +97,10 @@ class DefaultQuoter:
 
     policy: Policy
 
-    def quotes(self, facts: RunFacts) -> tuple[Quote, ...]:
-        """One quote a rung of the ladder of the run's assets; one quote without a ladder."""
-        ladder = next((asset.rungs for asset in facts.assets if asset.rungs), ("asked",))
-        pipelines = facts.pipelines or ("",)
-        return tuple(self._quote(rung, pipelines, facts.gpu(rung)) for rung in ladder)
+    def quotes(self, work: Work) -> tuple[Quote, ...]:
+        """One quote a rung of the ladder of the assets; one quote without a ladder."""
+        pipelines = work.pipelines or ("",)
+        return tuple(self._quote(rung, pipelines, work.gpu(rung)) for rung in work.ladder)
 
     def _quote(self, rung: str, pipelines: Sequence[str], gpu: int) -> Quote:
         bound = self.policy.default_bound
@@ -96,21 +117,29 @@ def request_of(facts: RunFacts, policy: Policy, quoter: Quoter | None = None) ->
     Times in seconds since the epoch. Never raises for anything that a run may carry.
     """
     problem = _problem(facts)
-    work_class = _class_of(facts, policy)
-    known = facts.pipelines if problem is None else ()
-    quotes = tuple(quoter.quotes(facts)) if quoter and problem is None else ()
-    quotes = quotes or DefaultQuoter(policy).quotes(facts)
-    first = max(quotes[0].charges, key=lambda charge: charge[1])[0] if known else ""
-    stage = policy.stage_name(first)
     deadline, unclear = _deadline(facts, policy)
+    quotes = quotes_of(facts.work, policy, quoter if problem is None else None)
+    shape = Shape(_class_of(facts, policy), "", (), problem or unclear)
     return Request(
         facts.run_id,
-        Shape(work_class, stage, quotes, problem or unclear),
+        quoted(shape, quotes, policy),
         facts.submitted,
         deadline,
         facts.launch,
         _covers(facts),
     )
+
+
+def quotes_of(work: Work, policy: Policy, quoter: Quoter | None = None) -> tuple[Quote, ...]:
+    """One quote a rung: as measured, or the policy's stated bound for what has no history."""
+    measured = tuple(quoter.quotes(work)) if quoter else ()
+    return measured or DefaultQuoter(policy).quotes(work)
+
+
+def quoted(shape: Shape, quotes: tuple[Quote, ...], policy: Policy) -> Shape:
+    """The shape at these quotes, in the stage of the pipeline that pays most."""
+    dearest = max(quotes[0].charges, key=lambda charge: charge[1])[0]
+    return replace(shape, quotes=quotes, stage=policy.stage_name(dearest))
 
 
 def seated(request: Request, policy: Policy) -> Request:

@@ -3,8 +3,8 @@
 Belongs here: from the admission policy's stages to cores, memory and GPUs of a step, and the
 refusal of what fits no machine. Does not: talking to a cluster (`resources.ray_steps`), rules.
 
-A step is reserved exactly what the gate lets it use: `step` of its pipeline's stage, else all of
-the stage's room. What Ray keeps free and what ends an offender are one number from one file.
+A step is reserved exactly what the gate lets it use: `step` of its pipeline's stage, else a lane's
+share of the stage's room. What Ray keeps free and what ends an offender are one number of one file.
 """
 
 from __future__ import annotations

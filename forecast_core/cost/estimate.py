@@ -5,10 +5,15 @@ reading the ledger, or deciding what may start (`admission`).
 
 A log-linear ridge: cost grows as a power of partitions and rows, with an effect (and a slope of
 its own) for each asset, forecaster and segment group, shrunk to what they share; recent runs weigh
-more. The upper bound is conformal: it adds a quantile of the errors that the model made on runs it
-had not seen, taken from runs as new to it as the one asked for: that run left out, its whole
-configuration left out, or its whole asset (Vovk et al. 2005; leave-out errors of a ridge in closed
-form).
+more, and what lies far from its kind weighs less (Huber). The upper bound is conformal: it adds a
+quantile of the errors that the model made on runs it had not seen, taken from runs as new to it as
+the one asked for: that run left out, its whole configuration left out, or its whole asset (Vovk et
+al. 2005; leave-out errors of a ridge in closed form).
+
+One strange run must not set every bound. Where errors are too few for the level, so that their
+worst would be the bound, a robust spread of theirs is, drawn to a stated one. And seconds of wall
+that CPU and GPU do not explain (a machine that slept) count as far as they could be believed, until
+an asset has shown often enough that they are its habit.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -31,6 +37,13 @@ _HALF_LIFE = 40.0  # observations of an asset
 _TINY = 1e-9
 _MAX_OBSERVATIONS = 2000
 _FEW = math.log(2)  # what is added at least where too few errors are known for the level
+_PRIOR = 5.0  # errors that the stated spread counts for
+_FENCE = 3.0  # robust standard deviations beyond which a run weighs less
+_LEAST_SPREAD = 0.1  # of log cost
+_ROUNDS = 4  # of weighing again
+_DRIVERS = {"wall_s": pl.sum_horizontal("cpu_s", "gpu_s")}  # what explains a target
+_HABIT = 5  # observations from which on an asset's own ratio to its driver stands
+_BELIEVED = math.log(4)  # times the usual ratio that are believed at least
 
 Floats = NDArray[np.float64]
 
@@ -68,14 +81,17 @@ def observations(steps: pl.DataFrame, target: str = "money") -> pl.DataFrame:
 
     Columns: run_id, at, asset, forecaster, segment_group, partitions, rows, target. The overhead of
     a run is a row of its own, its partitions being the steps of the run. Estimates and failures
-    are left out: they say nothing about what work costs.
+    are left out: they say nothing about what work costs. Delays that no work explains are cut.
     """
     measured = steps.filter(~pl.col("x_estimated"))
     work = measured.filter(
         (pl.col("x_cost_class") == "workload") & (pl.col("x_status") == "success")
     ).group_by("x_run_id", "x_step_key", "x_attempt", pl.coalesce("x_asset", "x_step_key"))
     overhead = measured.filter(pl.col("x_cost_class") == "overhead").group_by("x_run_id")
-    amount = pl.col(target).cast(pl.Float64).sum().alias("target")
+    amount = [
+        pl.col(target).cast(pl.Float64).sum().alias("target"),
+        _DRIVERS.get(target, pl.lit(0.0)).sum().alias("driver"),
+    ]
     rows = pl.col("rows").sum().cast(pl.Float64)
     common = ["x_run_id", "at", "asset", "forecaster", "segment_group", "partitions", "rows"]
     of_work = work.agg(
@@ -84,7 +100,7 @@ def observations(steps: pl.DataFrame, target: str = "money") -> pl.DataFrame:
         pl.col("x_segment_group").first().alias("segment_group"),
         pl.col("partitions").max().cast(pl.Float64),
         rows,
-        amount,
+        *amount,
     ).rename({"x_asset": "asset"})
     of_runs = overhead.agg(
         pl.col("ChargePeriodStart").min().alias("at"),
@@ -93,10 +109,25 @@ def observations(steps: pl.DataFrame, target: str = "money") -> pl.DataFrame:
         pl.lit(None, pl.String).alias("segment_group"),
         pl.len().cast(pl.Float64).alias("partitions"),
         rows,
-        amount,
+        *amount,
     )
-    both = pl.concat([frame.select(*common, "target") for frame in (of_work, of_runs)])
-    return both.rename({"x_run_id": "run_id"}).sort("at", "asset").tail(_MAX_OBSERVATIONS)
+    both = pl.concat([frame.select(*common, "target", "driver") for frame in (of_work, of_runs)])
+    kept = both.rename({"x_run_id": "run_id"}).sort("at", "asset").tail(_MAX_OBSERVATIONS)
+    return (_undelayed(kept) if target in _DRIVERS else kept).drop("driver")
+
+
+def _undelayed(observed: pl.DataFrame) -> pl.DataFrame:
+    """Targets cut to the most that could be believed of their driver, where habit says no other."""
+    ratio = (pl.col("target").clip(lower_bound=_TINY) / pl.col("driver")).log()
+    usual = observed.filter(pl.col("driver") > _TINY).select(ratio.alias("ratio"))["ratio"]
+    if usual.is_empty():
+        return observed
+    logs = usual.to_numpy()
+    beyond = float(np.median(logs)) + max(_FENCE * _spread(logs), _BELIEVED)
+    most = pl.col("driver") * math.exp(beyond)
+    few = pl.len().over("asset") < _HABIT
+    strange = few & (pl.col("driver") > _TINY) & (pl.col("target") > most)
+    return observed.with_columns(target=pl.when(strange).then(most).otherwise(pl.col("target")))
 
 
 class Estimator:
@@ -119,24 +150,22 @@ class Estimator:
         logs = np.log(np.maximum(history["target"].to_numpy(), _TINY))
         weights = _recency([ask.asset for ask in asks])
         self._level = float(np.average(logs, weights=weights))
-        self._coefficients, left_out = _ridge(design, logs - self._level, weights, self._penalty())
-        groups: dict[Novelty, Sequence[object]] = {
-            "recurring": list(range(len(asks))),
-            "new configuration": [_configuration(ask) for ask in asks],
-            "new asset": [ask.asset for ask in asks],
+        self._coefficients, left_out = _huber(design, logs - self._level, weights, self._penalty())
+        kinds = [_configuration(ask) for ask in asks]
+        several = _in_several(asks, kinds)
+        self._errors: dict[Novelty, Floats] = {
+            "recurring": np.sort(left_out(range(len(asks)))),
+            # Without its only configuration an asset is new, which tells nothing of this kind.
+            "new configuration": np.sort(left_out(kinds)[several]),
+            "new asset": np.sort(left_out([ask.asset for ask in asks])),
         }
-        self._errors = {novelty: np.sort(left_out(keys)) for novelty, keys in groups.items()}
 
     def estimate(self, ask: Ask, level: float = 0.95) -> Estimate:
         """The cost of `ask`; the true one is below `upper` with probability `level`."""
         novelty = self.novelty(ask)
         expected = self._level + float((self._design([ask]) @ self._coefficients)[0])
         errors = self._errors[novelty]
-        rank = math.ceil((len(errors) + 1) * level)
-        if rank <= len(errors):
-            margin = float(errors[rank - 1])
-        else:  # too few for this level: the worst that was seen, and room beyond it
-            margin = max(float(errors[-1]), 0.0) + _FEW
+        margin = _margin(errors, level)
         return Estimate(
             math.exp(expected), math.exp(expected + max(margin, 0.0)), novelty, len(errors)
         )
@@ -218,6 +247,39 @@ def _recency(assets: Sequence[str]) -> Floats:
     return weights
 
 
+def _in_several(asks: Sequence[Ask], kinds: Sequence[object]) -> NDArray[np.bool_]:
+    """Which rows are of assets that have run in more than one configuration."""
+    found: dict[str, set[object]] = {}
+    for ask, kind in zip(asks, kinds, strict=True):
+        found.setdefault(ask.asset, set()).add(kind)
+    return np.array([len(found[ask.asset]) > 1 for ask in asks])
+
+
+def _spread(values: Floats) -> float:
+    """A standard deviation that half of the values could be wrong without moving."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+
+
+def _margin(errors: Floats, level: float) -> float:
+    """What to add to a log estimate so that it holds at `level`; `errors` in ascending order.
+
+    Their quantile where one of them lies beyond it. Where the worst error would be the bound, the
+    lesser of the worst and a robust spread, which counts a stated one among few errors.
+    """
+    count = len(errors)
+    rank = math.ceil((count + 1) * level)
+    if rank < count:
+        return float(errors[rank - 1])
+    beyond = NormalDist().inv_cdf(level)
+    stated, seen = _FEW / beyond, _spread(errors) if count else 0.0
+    pooled = math.sqrt((_PRIOR * stated**2 + count * seen**2) / (_PRIOR + count))
+    typical = (float(np.median(errors)) if count else 0.0) + beyond * pooled
+    if rank == count:
+        return min(float(errors[-1]), typical)
+    worst = max(float(errors[-1]), 0.0) + _FEW if count else math.inf
+    return max(_FEW, min(worst, typical))
+
+
 class _LeftOut:
     """Errors of a ridge on what is left out of its fit, without fitting again."""
 
@@ -234,6 +296,19 @@ class _LeftOut:
             inside = np.eye(len(rows)) - self.hat[np.ix_(rows, rows)]
             errors[rows] = np.linalg.lstsq(inside, self.residuals[rows], rcond=None)[0]
         return errors
+
+
+def _huber(
+    design: Floats, target: Floats, weights: Floats, penalty: Floats
+) -> tuple[Floats, _LeftOut]:
+    """A ridge in which rows that lie far from the others of their kind weigh less."""
+    trust = np.ones_like(target)
+    for _ in range(_ROUNDS):
+        _, left_out = _ridge(design, target, weights * trust, penalty)
+        off = np.abs(left_out.residuals)
+        fence = _FENCE * max(_spread(left_out.residuals), _LEAST_SPREAD)
+        trust = np.minimum(1.0, fence / np.maximum(off, _TINY))
+    return _ridge(design, target, weights * trust, penalty)
 
 
 def _ridge(

@@ -114,3 +114,17 @@ def test_an_error_that_is_not_ours_keeps_its_traceback(
     monkeypatch.setattr("forecast_assets.commands.lake._mover", lambda: int("not a number"))
     with pytest.raises(ValueError, match="invalid literal"):
         cli.main()
+
+
+@pytest.mark.parametrize("home", [None, "/nowhere"])
+def test_without_a_dagster_home_the_command_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: str | None
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("DAGSTER_HOME", home)
+    monkeypatch.setattr(sys, "argv", ["forecast", "stores", "register"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: {cli.NO_HOME}\n"

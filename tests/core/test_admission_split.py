@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.admission.split import bucket_of, pieces
+from forecast_core.admission.split import pieces, spans
 
 WORK = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.floats(0.1, 90), max_size=30)
 
@@ -24,11 +24,16 @@ def test_every_key_is_in_one_piece_and_pieces_are_chunks(
     assert pieces(dict(reversed(seconds.items())), chunk) == cut
 
 
-@given(WORK, st.integers(1, 5))
-def test_no_more_pieces_than_asked_for(seconds: dict[str, float], most: int) -> None:
-    cut = pieces(seconds, 1.0, most)
-    assert len(cut) <= most
-    assert sorted(key for piece in cut for key in piece) == sorted(seconds)
+@given(st.lists(st.integers(), max_size=40), st.floats(0, 1e5), st.floats(1, 1e4))
+def test_months_are_cut_in_order_into_spans_that_fit(
+    months: list[int], seconds: float, chunk: float
+) -> None:
+    cut = spans(months, seconds, chunk)
+    assert [month for span in cut for month in span] == months
+    for span in cut:
+        assert len(span) == 1 or seconds * len(span) / len(months) <= chunk * (1 + 1e-9)
+    if seconds <= chunk:
+        assert len(cut) <= 1
 
 
 def test_stores_are_packed_by_their_seconds() -> None:
@@ -36,10 +41,3 @@ def test_stores_are_packed_by_their_seconds() -> None:
         ("TX_1", "WI_1"),
         ("CA_1", "CA_2"),
     )
-
-
-def test_buckets_never_move() -> None:
-    assert [bucket_of(f"HOBBIES_1_{n:03d}", 8) for n in range(4)] == [
-        bucket_of(f"HOBBIES_1_{n:03d}", 8) for n in range(4)
-    ]
-    assert len({bucket_of(f"item-{n}", 8) for n in range(200)}) == 8

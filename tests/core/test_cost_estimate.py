@@ -74,6 +74,55 @@ def test_few_runs_widen_the_bound() -> None:
     assert few.errors == 6
 
 
+def test_one_strange_run_does_not_set_every_bound() -> None:
+    """One run took 200 times as long as it should have: neither the quotes of its own asset nor
+    those of the others follow it."""
+    young = history(6)
+    strange = (pl.col("run_id") == "r4") & (pl.col("asset") == "raw")
+    spoiled = young.with_columns(
+        pl.when(strange).then(pl.col("target") * 200).otherwise("target").alias("target")
+    )
+    for asset, (base, slope, forecaster) in ASSETS.items():
+        ask = Ask(asset, forecaster, partitions=8)
+        clean, found = Estimator(young).estimate(ask), Estimator(spoiled).estimate(ask)
+        assert found.upper < 3 * clean.upper, asset
+        assert found.upper > base * 8**slope, "still a bound"
+
+
+def test_assets_of_one_size_only_say_nothing_of_another_size() -> None:
+    """Left out whole, each would be a new asset: an error of that kind is no margin for a size."""
+    single = history(4).filter(pl.col("asset") == "raw").head(1)
+    alone = pl.concat(
+        single.with_columns(pl.lit(f"a{n}").alias("asset"), pl.lit(10.0 ** (n % 4)).alias("target"))
+        for n in range(12)
+    )
+    found = Estimator(alone).estimate(Ask("a0", partitions=64))
+    assert (found.novelty, found.errors) == ("new configuration", 0)
+    assert found.upper == pytest.approx(2 * found.expected)
+
+
+def slow(run: str, asset: str, cpu_s: float, wall_s: float) -> dict[str, object]:
+    return step(run, x_asset=asset, cpu_s=cpu_s, wall_s=wall_s)
+
+
+def test_seconds_that_no_work_explains_are_believed_when_they_are_a_habit() -> None:
+    usual = [slow(f"u{n}", f"a{n % 4}", 10.0 + n, 12.0 + n) for n in range(12)]
+    slept = slow("s", "backtest", 600.0, 27_769.0)
+    waits = [slow(f"w{n}", "waits", 1.0, 900.0 + n) for n in range(6)]
+    frame = pl.DataFrame([*usual, slept, *waits], schema=dict(STEP_COLUMNS))
+    walls = {
+        (row["run_id"], row["asset"]): row["target"]
+        for row in observations(frame, "wall_s").iter_rows(named=True)
+    }
+    assert walls["u3", "a3"] == 15.0
+    assert 600 < walls["s", "backtest"] < 5000, "not the 7.7 hours for which the machine slept"
+    assert walls["w5", "waits"] == 905.0
+    upper = Estimator(observations(frame, "wall_s")).estimate(Ask("backtest", partitions=2)).upper
+    assert 600 < upper < 10_000
+    money = observations(frame).filter(pl.col("asset") == "backtest")["target"]
+    assert money.to_list() == [0.5], "what was charged is what it cost"
+
+
 def test_without_history_nothing_is_said() -> None:
     with pytest.raises(NoHistory, match="run something once"):
         Estimator(history(1).clear())

@@ -26,10 +26,26 @@ rooms = st.builds(
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_step_gets_what_the_gate_lets_it_use(policy: Policy, pipeline: str) -> None:
-    stage = policy.stage_for(pipeline)
+    step = policy.stage_for(pipeline).of_a_step
     room = room_of(policy, [pipeline])
-    assert (room.cpu, room.memory_gib, room.gpu) == (stage.cpu, stage.memory_gib, 0)
-    assert room.memory_bytes == stage.memory_gib * GIB
+    assert (room.cpu, room.memory_gib, room.gpu) == (step.cpu, step.memory_gib, 0)
+    assert room.memory_bytes == step.memory_gib * GIB
+
+
+def test_a_step_has_its_lane_s_share_where_the_policy_states_none(project_root: Path) -> None:
+    text = yaml.safe_load((project_root / "policies" / "admission.yaml").read_text())
+    del text["stages"]["training"]["step"]
+    stage = Policy.parse(text).stages["training"]
+    step = stage.of_a_step
+    assert step.cpu * stage.runs == stage.cpu and step.memory_gib * stage.runs == stage.memory_gib
+    assert stage.memory_of_a_step(held_gib=1) == step.memory_gib
+    assert stage.memory_of_a_step(held_gib=6) == 6, "what was measured is held, and may be used"
+    assert stage.memory_of_a_step(held_gib=99) == stage.memory_gib
+    whole = yaml.safe_load((project_root / "policies" / "admission.yaml").read_text())
+    stated = Policy.parse(whole).stages["training"]
+    assert stated.memory_of_a_step(held_gib=6) == stated.memory_of_a_step(held_gib=1) == 4
+    text["stages"]["training"] |= {"runs": 0}
+    assert Policy.parse(text).stages["training"].of_a_step.memory_gib == stage.memory_gib
 
 
 def test_a_stage_may_be_cut_into_steps(project_root: Path) -> None:
@@ -37,7 +53,7 @@ def test_a_stage_may_be_cut_into_steps(project_root: Path) -> None:
     text["stages"]["ingest"]["step"] = {"cpu": 1, "memory_gib": 1.5}
     cut = Policy.parse(text)
     assert room_of(cut, ["ingest"]) == Room(1, 1.5)
-    assert room_of(cut, ["ingest", "monitoring"]) == Room(1, 2)
+    assert room_of(cut, ["ingest", "training"]) == Room(3, 4)
     text["stages"]["ingest"]["step"] = {"cpu": 1, "memory_gib": 99}
     with pytest.raises(PolicyError, match=r"stages\.ingest\.step: asks for more than"):
         Policy.parse(text)
@@ -45,11 +61,12 @@ def test_a_stage_may_be_cut_into_steps(project_root: Path) -> None:
 
 def test_a_step_for_several_pipelines_fits_the_neediest(policy: Policy) -> None:
     room = room_of(policy, ["monitoring", "training"], gpu=1)
-    assert room == Room(policy.stages["training"].cpu, policy.stages["training"].memory_gib, 1)
+    step = policy.stages["training"].of_a_step
+    assert room == Room(step.cpu, step.memory_gib, 1)
 
 
 def test_an_unknown_pipeline_has_the_room_of_the_first_stage(policy: Policy) -> None:
-    first = next(iter(policy.stages.values()))
+    first = next(iter(policy.stages.values())).of_a_step
     assert room_of(policy, ["nobody's"]).cpu == first.cpu
     assert room_of(policy, []).memory_gib == first.memory_gib
 

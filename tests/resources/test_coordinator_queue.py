@@ -148,7 +148,7 @@ def test_an_affordable_run_is_released_with_its_terms(instance: dg.DagsterInstan
     assert run.tags["dagster/max_retries"] == "0"
     terms = gate_of(instance)(instance, run, KnownAssets(GRAPH))
     assert isinstance(terms, Terms)
-    assert (terms.money, terms.memory_gib, terms.cpu) == (Decimal("0.02"), 8.0, 4.0)
+    assert (terms.money, terms.memory_gib, terms.cpu) == (Decimal("0.02"), 4.0, 3.0)
 
 
 def test_a_run_over_budget_waits_with_its_reason_and_starts_later(

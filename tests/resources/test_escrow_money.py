@@ -16,7 +16,7 @@ import yaml
 
 from forecast_core.admission import Load, Override, Quote, Request, Shape
 from forecast_core.admission.policy import NANO, Policy
-from forecast_core.admission.request import AssetFacts, RunFacts, request_of
+from forecast_core.admission.request import AssetFacts, RunFacts, Work, request_of
 from forecast_core.cost.focus import STEP_COLUMNS
 from resources.admission_log import active_overrides, add_override
 from resources.admission_store import AdmissionStore, StoreError
@@ -224,6 +224,91 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         AdmissionStore("mysql://nowhere/x")
 
 
+class Prices:
+    """A quoter of the test's own: what it says may change while runs wait."""
+
+    def __init__(self, **money: float) -> None:
+        self.money = money
+        self.pipeline = "storage"
+
+    def quotes(self, work: Work) -> tuple[Quote, ...]:
+        money = self.money.get(work.assets[0].key)
+        if money is None:
+            return ()
+        return (Quote("asked", ((self.pipeline, int(money * NANO)),), 60.0),)
+
+
+def asks(name: str, asset: str) -> RunFacts:
+    return RunFacts(name, "schedule", (AssetFacts(asset, "storage"),), NOON)
+
+
+def only(money: float) -> dict[str, Any]:
+    return {**POLICY["budgets"], "prod/backfill": {**POLICY["budgets"]["prod/backfill"],
+            "limit": money}}  # fmt: skip
+
+
+def test_a_held_run_is_quoted_again_and_starts_when_it_is_known_to_be_cheaper(
+    store: AdmissionStore,
+) -> None:
+    escrow = escrow_on(store, budgets=only(1.0))
+    escrow.quoter = prices = Prices(first=0.6, second=0.8, third=0.8)
+    assert escrow.submit(asks("r1", "first")).starts
+    assert escrow.submit(asks("r2", "second")).code == "money"
+    assert escrow.submit(asks("r3", "third")).code == "money"
+    prices.money["second"] = 0.15
+    decisions = escrow.decide()
+    assert (decisions["r2"].action, decisions["r3"].action) == ("admit", "hold")
+    assert escrow.balance()["prod/backfill"]["held"] == Decimal("0.75")
+    assert not replay(store).differing, "the quote that was used is on record"
+
+
+def test_a_held_run_is_not_let_in_at_a_quote_that_is_known_to_be_too_low(
+    store: AdmissionStore,
+) -> None:
+    escrow = escrow_on(store, budgets=only(1.0))
+    escrow.quoter = prices = Prices(first=0.9, second=0.2)
+    escrow.submit(asks("r1", "first"))
+    assert "needs up to 0.2" in escrow.submit(asks("r2", "second")).reason
+    prices.money["second"] = 0.7
+    escrow.decide()
+    row = store.find("r2")
+    assert row and "needs up to 0.7" in row["reason"] and not row["told"], "and is told so"
+    spent_of(escrow).costs["r1"] = {"storage": Decimal("0.5")}
+    escrow.settle("r1")
+    assert escrow.decide()["r2"].action == "hold", "0.5 are left, it may need 0.7"
+    prices.money["second"], prices.pipeline = 0.4, "training"
+    assert escrow.decide()["r2"].starts
+    with store.reading() as connection:
+        (_, holding), *_ = store.admitted(connection, "prod")
+    assert (holding.quote.money, holding.request.shape.stage) == (4 * NANO // 10, "training")
+    assert not replay(store).differing
+
+
+def test_what_nobody_can_price_any_more_has_the_stated_bound(store: AdmissionStore) -> None:
+    escrow = escrow_on(store, budgets=only(1.0))
+    escrow.quoter = prices = Prices(first=0.99, second=0.8)
+    escrow.submit(asks("r1", "first"))
+    escrow.submit(asks("r2", "second"))
+    prices.money.clear()
+    assert "needs up to 0.05" in escrow.decide()["r2"].reason
+
+
+def test_a_store_of_an_older_schema_is_brought_up(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    store = AdmissionStore(url)
+    escrow_on(store).submit(work("r1"))
+    with store.alone() as connection:
+        for statement in (
+            "ALTER TABLE admission_runs DROP COLUMN work", "DROP TABLE admission_works",
+            "UPDATE admission_version SET version = 1",
+        ):  # fmt: skip
+            connection.exec_driver_sql(statement)
+    store.close()
+    again = escrow_on(AdmissionStore(url))
+    assert again.balance()["prod/backfill"]["held"] == Decimal("0.5")
+    assert again.submit(asks("r2", "new")).starts
+
+
 class History:
     """A ledger with thirty equal runs of one asset."""
 
@@ -256,3 +341,11 @@ def test_a_measured_run_is_quoted_from_its_history_and_an_unknown_one_by_the_bou
     assert 0.003 * NANO <= known.money < 0.02 * NANO
     assert 54 <= known.wall_s < 120 and known.memory_gib == pytest.approx(0.6)
     assert unknown.money == policy.default_bound.money * 0.4
+
+
+def test_no_wall_is_quoted_above_what_ends_a_run_of_the_stage() -> None:
+    stages = {**POLICY["stages"], "training": {**POLICY["stages"]["training"], "max_runtime": 53}}
+    policy = Policy.parse({**POLICY, "stages": stages})
+    quoter = MeasuredQuoter(History(), policy, "prod", clock=lambda: NOON)  # type: ignore[arg-type]
+    facts = RunFacts("r", "schedule", (AssetFacts("trained", "training", ("gbm",)),), NOON)
+    assert quoter.quotes(facts.work)[0].wall_s == 53

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from forecast_assets.batch import _first_failure
 from forecast_core.admission import Load, Override
 from forecast_core.admission.policy import NANO, Policy
 from forecast_core.admission.request import AssetFacts, RunFacts, request_of
@@ -196,7 +197,9 @@ def test_a_process_is_known_by_its_start_and_its_machine() -> None:
 
 
 def test_a_leak_is_stopped_and_charged(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    tight = policy(default_bound__memory_gib=0.1, stages__training__memory_gib=0.15)
+    tight = policy(
+        default_bound__memory_gib=0.1, stages__training__step={"cpu": 1, "memory_gib": 0.15}
+    )
     rig = Rig(tmp_path, instance, tight)
 
     @dg.asset(metadata={"cost/pipeline": "training"})
@@ -211,6 +214,7 @@ def test_a_leak_is_stopped_and_charged(tmp_path: Path, instance: dg.DagsterInsta
     result = rig.run(leaky, trained)
     assert time.monotonic() - began < 10
     assert not result.success and "its quota is" in message_of(result)
+    assert "its quota is 0." in _first_failure(result), "a command says the reason, not a symptom"
     assert len(WORKED) == 1, "the neighbour is spared"
     assert "failure" in rig.statuses()
 

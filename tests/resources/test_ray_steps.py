@@ -110,7 +110,7 @@ def test_each_step_is_submitted_with_the_room_of_its_stage(
     monkeypatch.setattr(ray_steps, "machines_of", lambda address: (LARGE,))
     for job, stage, gpus in ((training_job, "training", 1), (ingest_job, "ingest", 0)):
         assert "recorded" in _run(job, instance)
-        sent, room = cluster.submitted.pop(), policy.stages[stage]
+        sent, room = cluster.submitted.pop(), policy.stages[stage].of_a_step
         assert sent["entrypoint_num_cpus"] == room.cpu, "the policy, not a tag of the step"
         assert sent["entrypoint_memory"] == room.memory_gib * GIB
         assert (sent["entrypoint_num_gpus"] or 0) == gpus
@@ -124,7 +124,7 @@ def test_a_step_that_fits_no_machine_is_refused_before_ray_hears_of_it(
 ) -> None:
     monkeypatch.setattr(ray_steps, "machines_of", lambda address: (Room(64, 256, 0), Room(1, 1, 1)))
     said = _run(training_job, instance)
-    assert "step trained asks for 4 CPU, 8 GiB, 1 GPU" in said
+    assert "step trained asks for 3 CPU, 4 GiB, 1 GPU" in said
     assert "64 CPU, 256 GiB; 1 CPU, 1 GiB, 1 GPU" in said and "admission policy" in said
     assert cluster.submitted == []
 

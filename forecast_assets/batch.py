@@ -135,10 +135,8 @@ class Cycle:
 
         `series`: whole stores are tried until so many series are reached.
         """
-        back = self.feature_days + (windows + 1) * self.horizon
-        since = max(self.first, self.cutoff - timedelta(days=back))
         day = self.cutoff.isoformat()
-        yield Stage("build earlier features", ("feature_sales",), *self._months(since, self.cutoff))
+        yield self._earlier(windows)
         yield Stage(
             "backtest every rung",
             ("eval_backtest",),
@@ -150,10 +148,22 @@ class Cycle:
         if levers:
             yield Stage("backtest the levers", ("eval_levers",), day, day, optional=True)
 
-    def tuning(self) -> Iterator[Stage]:
-        """Search settings within the budget, and promote what is surely better and pays."""
+    def tuning(self, windows: int, config: Mapping[str, Any]) -> Iterator[Stage]:
+        """Earlier origins to learn from, then a search of settings within its budget; what is
+        surely better and pays is promoted. `config` is the asset's."""
         day = self.cutoff.isoformat()
-        yield Stage("tune within the budget", ("eval_tuning",), day, day, optional=True)
+        yield self._earlier(windows)
+        yield Stage(
+            "tune within the budget", ("eval_tuning",), day, day, optional=True, config=config
+        )
+
+    def _earlier(self, windows: int) -> Stage:
+        """Features as far back as the first of so many horizons before the cutoff looks."""
+        back = self.feature_days + (windows + 1) * self.horizon
+        since = max(self.first, self.cutoff - timedelta(days=back))
+        return Stage(
+            "build earlier features", ("feature_sales",), *self._months(since, self.cutoff)
+        )
 
     def books(self) -> Iterator[Stage]:
         """The ledger's history into the lake, and the marts over it."""

@@ -34,7 +34,10 @@ NOTHING_LEARNT = b'{"kind": "floor"}'  # the floor serves until the group is tra
 
 @dataclass(frozen=True)
 class Training:
-    """What a fit may look at: all that was known at the cutoff, `days` ahead of which count."""
+    """What a fit may look at: all that was known at the cutoff, `days` ahead of which count.
+
+    `before` is the group's last forecaster of its rung, trained to an earlier day; None without.
+    """
 
     group: Group
     cutoff: date
@@ -42,6 +45,7 @@ class Training:
     past: Past
     cleaned_sales: TableView
     settings: Settings
+    before: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def _by_shared(asked: Asked, artefact: bytes, members: pl.DataFrame) -> pl.DataF
 
 
 def _fit_network(asked: Training, members: pl.DataFrame) -> Fitted:
-    return fit_network(asked.past, members, asked.cutoff, asked.days)
+    return fit_network(asked.past, members, asked.cutoff, asked.days, asked.before)
 
 
 def _by_network(asked: Asked, artefact: bytes, members: pl.DataFrame) -> pl.DataFrame:

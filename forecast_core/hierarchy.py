@@ -286,6 +286,24 @@ class Hierarchy:
         part = Hierarchy(self.series[rows], self.levels, tuple(codes), tuple(names))
         return part, np.concatenate(where)
 
+    def coarse(self, most: int) -> Hierarchy:
+        """The series under those coarse levels that have at most `most` nodes between them.
+
+        Coarse levels are taken first; the first that no longer fits ends it.
+        """
+        kept: list[int] = []
+        for level in sorted(range(len(self.levels) - 1), key=lambda k: self.sizes[k]):
+            if sum(self.sizes[k] for k in kept) + self.sizes[level] > most:
+                break
+            kept.append(level)
+        chosen = [*sorted(kept), len(self.levels) - 1]
+        return Hierarchy(
+            self.series,
+            tuple(self.levels[k] for k in chosen),
+            tuple(self.codes[k] for k in chosen),
+            tuple(self.names[k] for k in chosen),
+        )
+
     def rows_of(self, frame: pl.DataFrame) -> Codes:
         """The series row of each row of `frame`, by the key columns.
 

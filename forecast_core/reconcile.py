@@ -49,10 +49,18 @@ def bottom_up(prediction: pl.DataFrame, hierarchy: Hierarchy) -> pl.DataFrame:
         HierarchyError: no rows, several cutoffs, a series in no node, a series-day twice or
             missing, a forecast that is no number.
     """
+    matrix, cutoff, days = bottom_matrix(prediction, hierarchy)
+    return as_rows(hierarchy.aggregate(matrix), hierarchy, cutoff, days)
+
+
+def bottom_matrix(
+    prediction: pl.DataFrame, hierarchy: Hierarchy
+) -> tuple[Floats, date, list[date]]:
+    """Item-store forecasts as [n_series, n_days], their cutoff and their days; as `bottom_up`."""
     cutoff, days = _window(prediction)
     matrix = hierarchy.matrix(prediction, "mean", days[0], days[-1], day="ds")
     _refuse_gaps(matrix, hierarchy, days)
-    return as_rows(hierarchy.aggregate(matrix), hierarchy, cutoff, days)
+    return matrix, cutoff, days
 
 
 def as_rows(nodes: Floats, hierarchy: Hierarchy, cutoff: date, days: list[date]) -> pl.DataFrame:

@@ -9,7 +9,7 @@ Two steps, because ABC ranks revenue over all stores while sales pass a store at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -27,6 +27,7 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 ABC = ("A", "B", "C")
 DEMAND_CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "none")
 LIFE_STAGES = ("new", "active", "inactive")
+UNASSIGNED = "unassigned"
 ATTRIBUTES = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
 _KEY = ["item_id", "store_id"]
 _CLASSES: Mapping[str, tuple[str, ...] | None] = {
@@ -100,12 +101,43 @@ class _Life(_Part):
     inactive_days: int = Field(ge=1)
 
 
+class Expected(_Part):
+    """What a rung is expected to do where no backtest has measured it.
+
+    `gain`: the share of the floor's error that it avoids; `cpu_ms`: CPU-milliseconds a series.
+    """
+
+    gain: float = Field(ge=0, le=1)
+    cpu_ms: float = Field(gt=0)
+
+
+class UpgradeBounds(_Part):
+    """What a batch may spend on upgrades beyond the floor; None: whatever they take.
+
+    `cpu_s`: CPU-seconds; `minutes`: from the first upgrade on.
+    """
+
+    cpu_s: float | None = Field(default=None, ge=0)
+    minutes: float | None = Field(default=None, ge=0)
+    expected: Mapping[Rung, Expected] = Field(default_factory=dict)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is anything to stop at."""
+        return self.cpu_s is not None or self.minutes is not None
+
+    def of(self, rung: Rung) -> Expected:
+        """What is expected of a rung; one that the policy does not name gains and costs most."""
+        return self.expected.get(rung, Expected(gain=0.15, cpu_ms=50))
+
+
 class _Content(_Part):
     version: str
     window_days: int = Field(ge=28)
     abc: _Abc
     demand: _Demand
     life: _Life
+    upgrades: UpgradeBounds = UpgradeBounds()
     groups: tuple[Group, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -286,6 +318,22 @@ def _demoted(routed: pl.DataFrame, policy: SegmentPolicy) -> pl.DataFrame:
     least = pl.struct("revenue", "store_id", "item_id").rank("ordinal").over(group)
     poor = least <= (share * pl.len().over(group)).floor()
     return routed.with_columns(rung=pl.when(poor).then(pl.lit("floor")).otherwise("rung"))
+
+
+def with_attributes(segments: pl.DataFrame, tables: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """`demand_segments` rows with what else is known of their items or stores.
+
+    Args:
+        tables: key columns (among `ATTRIBUTES`, each key once) and further ones; an item-store
+            without a line there is `UNASSIGNED`, so that it lies in a node of every level.
+    """
+    for table in tables:
+        keys = [name for name in table.columns if name in ATTRIBUTES]
+        told = [name for name in table.columns if name not in keys]
+        segments = segments.join(table, on=keys, how="left", maintain_order="left").with_columns(
+            pl.col(told).cast(pl.String).fill_null(UNASSIGNED)
+        )
+    return segments
 
 
 def served(segments: pl.DataFrame, group: str) -> pl.DataFrame:

@@ -44,6 +44,7 @@ class Settings:
     admission_policy: Path = PROJECT_ROOT / "policies" / "admission.yaml"
     capacity_plan: Path = PROJECT_ROOT / "policies" / "capacity.yaml"
     lifecycle_policy: Path = PROJECT_ROOT / "policies" / "lifecycle.yaml"
+    reconciliation_policy: Path = PROJECT_ROOT / "policies" / "reconciliation.yaml"
     executor: Executor = "local"
     ray_address: str | None = None
     demo_series: int = 600
@@ -77,6 +78,9 @@ class Settings:
             admission_policy=Path(env.get("FORECAST_ADMISSION_POLICY", cls.admission_policy)),
             capacity_plan=Path(env.get("FORECAST_CAPACITY_PLAN", cls.capacity_plan)),
             lifecycle_policy=Path(env.get("FORECAST_LIFECYCLE_POLICY", cls.lifecycle_policy)),
+            reconciliation_policy=Path(
+                env.get("FORECAST_RECONCILIATION_POLICY", cls.reconciliation_policy)
+            ),
             executor=_one_of(env, "FORECAST_EXECUTOR", cls.executor, Executor),
             ray_address=env.get("FORECAST_RAY_ADDRESS"),
             demo_series=_whole(env, "FORECAST_DEMO_SERIES", cls.demo_series, at_least=1),
@@ -135,6 +139,11 @@ class Settings:
     def stage(self) -> Path:
         """Local folder where the tables of a mapped source are kept sorted by store."""
         return self.state_dir / self.dataset / "staged"
+
+    @property
+    def factors(self) -> Path:
+        """Local folder of factored reconciliations; what is lost there is made again."""
+        return self.state_dir / self.dataset / "factors"
 
     @property
     def ledger(self) -> str:

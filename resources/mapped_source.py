@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from forecast_core.frequency import Frequency
+from forecast_core.hierarchy import Level
 from forecast_core.prices import month_pieces
 from forecast_core.schema import TABLES
 from forecast_core.source.error import SourceError
@@ -26,6 +27,7 @@ from forecast_core.source.mapping import IDS, MappingError, Policy, SourceMappin
 from forecast_core.source.span import body
 from resources.policies import PolicyError, load_policy
 from resources.source_calendar import calendar_of
+from resources.source_files import attributes
 from resources.source_fixes import Overlay, overlay, read_fixes, was
 from resources.source_stage import (
     Manifest,
@@ -170,6 +172,22 @@ class MappedSource:
     def adds(self) -> bool:
         """Whether its rows come on top of what was landed before."""
         return self.mapping.delivery == "changes"
+
+    @property
+    def levels(self) -> tuple[Level, ...] | None:
+        """The levels that the mapping declares."""
+        declared = self.mapping.hierarchy
+        return None if declared is None else declared.levels
+
+    def attributes(self) -> tuple[pl.DataFrame, ...]:
+        """The tables of the declared hierarchy, each item or store once.
+
+        Raises:
+            SourceError: a table that cannot be read, lacks a column, or has a key twice.
+        """
+        declared = self.mapping.hierarchy
+        tables = declared.attributes if declared is not None else ()
+        return tuple(attributes(table, self.path.parent) for table in tables)
 
     @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
     def series(self) -> pl.DataFrame:

@@ -17,7 +17,7 @@ import polars as pl
 
 from forecast_core.source.changes import kind_of
 from forecast_core.source.error import SourceError
-from forecast_core.source.mapping import Format, Join, Table
+from forecast_core.source.mapping import Attributes, Format, Join, Table
 from resources import with_environment
 from resources.source_text import LINE, UNFIT, Batch, text_batches, text_header
 
@@ -178,6 +178,18 @@ def joined(join: Join, base: Path) -> pl.DataFrame:
             again["file"][0], again[LINE][0], f"{what} stands twice", "Give every key one line"
         )
     return rows.drop(LINE, "file").rename({theirs: ours for ours, theirs in join.on.items()})
+
+
+def attributes(table: Attributes, base: Path) -> pl.DataFrame:
+    """What a table says of items or stores: its keys and its attributes, under our names.
+
+    Raises:
+        SourceError: as `joined`; a column that it lacks.
+    """
+    for origin in origins(table, base):
+        require(origin, header(origin), tuple(table.columns.values()))
+    rows = joined(table, base)
+    return rows.select(*table.on, *(pl.col(its).alias(ours) for ours, its in table.columns.items()))
 
 
 def _text(origin: Origin, columns: Sequence[str], numeric: Sequence[str]) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ wrong. Does not: what the content means (`forecast_core.source.m5`), generated d
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import cached_property, lru_cache
@@ -20,6 +20,7 @@ import polars as pl
 from forecast_core import generate
 from forecast_core.frequency import DAILY, Frequency
 from forecast_core.generate import DemoSpec
+from forecast_core.hierarchy import Level
 from forecast_core.schema import TABLES
 from forecast_core.source import m5
 from forecast_core.source.clean import PLAIN
@@ -60,6 +61,13 @@ class Source(Protocol):
     def plans(self) -> bool:
         """Whether a price says that an item is on sale before anything of it is sold."""
 
+    @property
+    def levels(self) -> tuple[Level, ...] | None:
+        """The levels that forecasts add up in, coarse to fine; None: as the policy says."""
+
+    def attributes(self) -> Sequence[pl.DataFrame]:
+        """What is known of items or stores besides: their names (ours) and the attributes."""
+
     def series(self) -> pl.DataFrame | None:
         """The attributes of every series, where rows may be missing; None where none can be."""
 
@@ -90,6 +98,7 @@ class DemoSource:
     policy = PLAIN
     adds = False
     plans = True
+    levels = None
 
     def __init__(self, spec: DemoSpec) -> None:
         self.spec = spec
@@ -119,6 +128,10 @@ class DemoSource:
     def series(self) -> None:
         """No row is missing."""
 
+    def attributes(self) -> tuple[pl.DataFrame, ...]:
+        """None besides the five."""
+        return ()
+
     def inventory(self, store_id: str, first: date, last: date) -> pl.DataFrame:
         """raw_inventory of one store."""
         return self._history(store_id).inventory(first, last)
@@ -145,6 +158,7 @@ class M5Source:
     policy = PLAIN
     adds = False
     plans = True
+    levels = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -160,6 +174,10 @@ class M5Source:
 
     def series(self) -> None:
         """No row is missing."""
+
+    def attributes(self) -> tuple[pl.DataFrame, ...]:
+        """None besides the five."""
+        return ()
 
     def series_order(self) -> pl.DataFrame:
         """`item_id, store_id` of every series, in the order of the sales file."""

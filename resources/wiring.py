@@ -14,6 +14,7 @@ import dagster as dg
 
 from forecast_core.levers.decisions import in_force
 from forecast_core.levers.effects import under
+from forecast_core.reconciliation_policy import Reconciliation
 from forecast_core.segments import SegmentPolicy
 from forecast_core.storage.lifecycle import LifecyclePolicy
 from forecast_core.storage.tiers import Tier
@@ -61,6 +62,13 @@ def segment_policy_of(settings: Settings) -> SegmentPolicy:
     policy = load_policy(settings.segment_policy, SegmentPolicy.parse)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     return under(policy, in_force(DecisionStore(settings.ledger).all()), settings.horizon)
+
+
+def reconciliation_of(settings: Settings) -> Reconciliation:
+    """How forecasts are made to add up in this installation; a source may declare the levels."""
+    policy = load_policy(settings.reconciliation_policy, Reconciliation.parse)
+    levels = source_of(settings).levels
+    return policy if levels is None else policy.of_levels(levels)
 
 
 def lifecycle_policy_of(settings: Settings) -> LifecyclePolicy:
@@ -140,6 +148,7 @@ def build_resources(settings: Settings) -> Mapping[str, Any]:
         "source": source_of(settings),
         # Looked at for every run and tick: a lever may have been applied or taken back since.
         "segment_policy": dg.ResourceDefinition(lambda _: segment_policy_of(settings)),
+        "reconciliation": dg.ResourceDefinition(lambda _: reconciliation_of(settings)),
         "lake": lake,
         "mover": dg.ResourceDefinition(lambda _: mover_of(settings, lake)),  # opened when asked
         "meter": meter,

@@ -82,6 +82,12 @@ class Installation:
         """Run `forecast ...`."""
         return self.program("forecast", *arguments, **extra)
 
+    def copied(self, root: Path) -> "Installation":
+        """The same installation under another root, to be changed without the others' notice."""
+        shutil.copytree(self.root, root)
+        moved = {"FORECAST_DATA": str(root / "data"), "DAGSTER_HOME": str(root / "dagster")}
+        return Installation(root, {**self.environment, **moved})
+
 
 Install = Callable[[Path], Installation]
 

@@ -18,7 +18,9 @@ from forecast_core.cells import Cells
 from forecast_core.quantiles import column_of, is_quantile
 
 ITEM_STORE = "item_id/store_id"
+SERIES = ["item_id", "store_id"]
 HISTORY_DAYS = 180
+CLASSIFIED_WITHIN = 400  # days before a cutoff that its classification may be old
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,10 @@ def _node(live: Live, cutoff: date, level: str, name: str) -> Series:
         raise NothingYet(f"no forecast of {name!r} at level {level} for {cutoff}")
     quantiles = [c for c in rows.columns if is_quantile(c) and rows[c].null_count() < rows.height]
     past = Cells(cutoff - timedelta(days=HISTORY_DAYS), rows["ds"].max())  # type: ignore[arg-type]
-    where = pl.lit(True)
+    sold = _optional_lazy(live, "cleaned_sales", past, None)
     columns = [] if level == "Total" else level.split("/")
-    if columns:
-        where = pl.concat_str([pl.col(c) for c in columns], separator="/") == name
-    sold = _optional_lazy(live, "cleaned_sales", past, where)
+    if sold is not None and columns:
+        sold = sold.join(_members(live, cutoff, columns, name), on=SERIES, how="semi")
     history = (
         pl.DataFrame(schema={"date": pl.Date, "units": pl.Float64})
         if sold is None
@@ -171,6 +172,15 @@ def _node(live: Live, cutoff: date, level: str, name: str) -> Series:
     forecast = rows.select("ds", "mean", *quantiles)
     none = {"bucket": pl.String, "feature": pl.String, "contribution": pl.Float64}
     return Series(name, cutoff, history, forecast, {"level": level}, pl.DataFrame(schema=none))
+
+
+def _members(live: Live, cutoff: date, columns: list[str], name: str) -> pl.LazyFrame:
+    """The item-stores of a node as they were classified: a level may be of any column there."""
+    since = cutoff - timedelta(days=CLASSIFIED_WITHIN)
+    own = pl.concat_str([pl.col(c).cast(pl.String) for c in columns], separator="/") == name
+    labels = list(dict.fromkeys(["as_of", *SERIES, *columns]))
+    found = _optional(live, "demand_segments", Cells(since, cutoff), None, labels)
+    return found.filter(pl.col("as_of") == pl.col("as_of").max()).filter(own).select(SERIES).lazy()
 
 
 def at_risk(live: Live, cutoff: date, most: int = 100) -> pl.DataFrame:

@@ -15,25 +15,21 @@ from forecast_assets.partitions import (
     MONTH_OF_CUTOFF,
     STORES_OF_CUTOFF,
 )
+from forecast_assets.reconciling import Reconciler
 from forecast_core.cells import Cells
 from forecast_core.evaluation.accuracy import evaluate, fva, scales
 from forecast_core.frequency import Frequency
-from forecast_core.hierarchy import Hierarchy
-from forecast_core.reconcile import bottom_up
+from forecast_core.reconciliation_policy import Reconciliation
 from forecast_core.rungs.floor import seasonal_mean
 from forecast_core.rungs.frames import published
 from forecast_core.schema import TABLES
-from resources import DataSpan
+from resources import DataSpan, Settings
+from resources.factor_cache import FactorCache
 from resources.meter import metered
 from resources.table_view import TableView
 
-SERIES = ["item_id", "dept_id", "cat_id", "store_id", "state_id"]
 SALES = ["date", "units"]
 SOLD = ["item_id", "store_id", *SALES, "sell_price"]
-
-
-def _hierarchy(segments: pl.DataFrame) -> Hierarchy:
-    return Hierarchy.of(segments.select(SERIES).sort("store_id", "item_id"))
 
 
 @dg.asset(
@@ -43,6 +39,7 @@ def _hierarchy(segments: pl.DataFrame) -> Hierarchy:
     ins={
         "prediction_daily": dg.AssetIn(partition_mapping=STORES_OF_CUTOFF),
         "demand_segments": dg.AssetIn(partition_mapping=MONTH_OF_CUTOFF),
+        "cleaned_sales": dg.AssetIn(partition_mapping=ANY_PARTITION),
     },
     io_manager_key="hot_io_manager",
     kinds={"polars", "deltalake"},
@@ -53,12 +50,25 @@ def prediction_reconciled(
     context: dg.AssetExecutionContext,
     prediction_daily: pl.DataFrame,
     demand_segments: TableView,
+    cleaned_sales: TableView,
     span: dg.ResourceParam[DataSpan],
-) -> pl.DataFrame:
-    """Coherent forecasts of all twelve levels: each node is the sum of the item-stores below."""
-    hierarchy = _hierarchy(demand_segments.latest(_day(context)))
-    rows = bottom_up(span.frequency.numbered(prediction_daily, "cutoff", "ds"), hierarchy)
-    return span.frequency.dated(rows, "cutoff", "ds")
+    settings: dg.ResourceParam[Settings],
+    reconciliation: dg.ResourceParam[Reconciliation],
+) -> dg.Output[pl.DataFrame]:
+    """Coherent forecasts of every declared level: each node is the sum of the item-stores below.
+
+    By the policy's method the item-stores also hear what the coarse levels forecast of themselves.
+    """
+    often = span.frequency
+    night = Reconciler(
+        reconciliation,
+        reconciliation.hierarchy(demand_segments.latest(_day(context))),
+        cleaned_sales,
+        FactorCache(settings.factors, reconciliation.kept_factors),
+        often.weekly,
+    )
+    made = night.run(often.numbered(prediction_daily, "cutoff", "ds"))
+    return dg.Output(often.dated(made.rows, "cutoff", "ds"), metadata=made.facts)
 
 
 @dg.asset(
@@ -82,6 +92,7 @@ def eval_accuracy(
     demand_segments: TableView,
     cleaned_sales: TableView,
     span: dg.ResourceParam[DataSpan],
+    reconciliation: dg.ResourceParam[Reconciliation],
 ) -> pl.DataFrame:
     """WAPE, bias and WRMSSE by level against the naive floor; empty until actuals arrive."""
     cutoff = _day(context)
@@ -90,7 +101,7 @@ def eval_accuracy(
     if actual.is_empty():
         context.log.info(f"no sales after {cutoff} yet: nothing to score")
         return TABLES["eval_accuracy"].schema.to_frame()
-    hierarchy = _hierarchy(demand_segments.latest(cutoff))
+    hierarchy = reconciliation.hierarchy(demand_segments.latest(cutoff))
     often = span.frequency
     history = cleaned_sales.by_store(Cells(span.first, cutoff), SOLD).map(
         lambda sold: often.numbered(sold, "date")

@@ -6,7 +6,7 @@ rung is fitted (`forecast_assets.ladder`).
 
 import hashlib
 import json
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
@@ -26,8 +26,9 @@ from forecast_core.cost.settlement import Share
 from forecast_core.evaluation.backtest import Past
 from forecast_core.rungs.gbm import LEVELS, Fitted
 from forecast_core.schema import TABLES
-from forecast_core.segments import SegmentPolicy, served
+from forecast_core.segments import Group, SegmentPolicy, served
 from resources import DataSpan, Settings
+from resources.lake import Lake
 from resources.meter import Meter, metered
 from resources.meter_share import Laps
 from resources.table_view import TableView
@@ -56,6 +57,7 @@ def forecasters(
     span: dg.ResourceParam[DataSpan],
     settings: dg.ResourceParam[Settings],
     segment_policy: dg.ResourceParam[SegmentPolicy],
+    lake: dg.ResourceParam[Lake],
     meter: dg.ResourceParam[Meter],
 ) -> pl.DataFrame:
     """A fitted forecaster for each segment group, as text: the rung its policy gives it."""
@@ -74,7 +76,8 @@ def forecasters(
         if name == SPREAD:
             return name, _spread(past, segments, cutoff, days, segment_policy)
         group = segment_policy.group(name)
-        asked = Training(group, cutoff, days, past, cleaned_sales, settings)
+        before = _before(lake, group, cutoff)
+        asked = Training(group, cutoff, days, past, cleaned_sales, settings, before)
         return fit_or_below(asked, members, context.log.warning)
 
     rows = []
@@ -96,6 +99,14 @@ def forecasters(
             }
         )
     return pl.DataFrame(rows, schema=TABLES["forecasters"].schema)
+
+
+def _before(lake: Lake, group: Group, cutoff: date) -> bytes | None:
+    """What the group's rung had learnt by an earlier day; read past the graph: it is this table."""
+    kept = TableView(lake.table("forecasters"), lambda _: None)
+    last = kept.latest(cutoff - timedelta(days=1), by=["segment_group"])
+    own = last.filter(segment_group=group.name, rung=group.rung)["artefact"]
+    return own[0] if len(own) else None
 
 
 def _spread(

@@ -6,37 +6,37 @@ The morning promise rests on `prediction_floor`, the cheapest pass; `prediction_
 serves fewer rows than it.
 """
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 
 import dagster as dg
 import polars as pl
 
-from forecast_assets.ladder import LADDER, NOTHING_LEARNT, SALES, Asked, Serving
+from forecast_assets.ladder import SALES, Serving
 from forecast_assets.newcomers import Newcomers
 from forecast_assets.partitions import (
-    ALIGNMENT,
     ANY_PARTITION,
     CUTOFF_STORE,
     CUTOFF_TO_MONTH_STORE,
     MONTH_OF_CUTOFF_STORE,
     RANGE_IS_ONE_RUN,
-    SPREAD,
 )
+from forecast_assets.upgrading import Batch, Night
 from forecast_core import alignment
 from forecast_core.by_store import ByStore
 from forecast_core.calibration import Spreads
 from forecast_core.cells import Cells
 from forecast_core.closures import nothing_when_shut
-from forecast_core.cost.settlement import Share
 from forecast_core.prices import daily_prices
 from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantiles
-from forecast_core.rungs import floor, granted
+from forecast_core.rungs import floor, granted, upgrades
 from forecast_core.rungs.frames import published, upgraded
 from forecast_core.schema import TABLES
-from forecast_core.segments import Rung, SegmentPolicy, served
+from forecast_core.segments import SegmentPolicy
 from forecast_core.source.known_ahead import CLOSED
 from resources import DataSpan, Settings
 from resources.gate import granted as terms_of
+from resources.lake import Lake
 from resources.meter import Meter, metered
 from resources.meter_share import Laps
 from resources.partition_keys import decode
@@ -119,6 +119,7 @@ def prediction_daily(
     span: dg.ResourceParam[DataSpan],
     segment_policy: dg.ResourceParam[SegmentPolicy],
     source: dg.ResourceParam[Source],
+    lake: dg.ResourceParam[Lake],
     meter: dg.ResourceParam[Meter],
 ) -> ByStore:
     """Every item-store's forecast by the rung its segment earns, the floor where that fails.
@@ -129,100 +130,75 @@ def prediction_daily(
     cells = _cells(context)
     terms = terms_of(context.instance, context.run)
     laps = Laps(meter, context, "predict_seconds")
-    rungs = {group.name: group.rung for group in segment_policy.content.groups}
     serving = Serving(
         cleaned_sales, feature_sales, raw_prices, demand_segments, raw_calendar, context.log.warning
     )
     newcomers = Newcomers(cleaned_sales, raw_prices)
     closing = CLOSED in raw_prices.columns()
+    horizon = span.days(settings.horizon)
+    cutoffs = span.frequency.periods(cells.first, cells.last)
+    night = Night(
+        serving, forecasters, segment_policy, terms.rung, span.days, settings.horizon, laps
+    )
+    bounds = segment_policy.content.upgrades
+    places = [(cutoff, store) for cutoff in cutoffs for store in cells.stores or ()]
+    batch = Batch(night, bounds, lambda day: _gains(lake, day), places)
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
-        segments = demand_segments.latest(cutoff, stores=store_id)
-        horizon = span.days(settings.horizon)
+        better, left = batch.of(cutoff, store_id)
+        known = night.known(cutoff, store_id)
+        segments = known.segments
         ahead = Cells(cutoff + timedelta(days=1), cutoff + timedelta(days=horizon), (store_id,))
         # A price span is cut at month ends only: one that holds tomorrow may have begun before.
         planned = Cells(ahead.first.replace(day=1), ahead.last, (store_id,))
         today = Cells(cutoff, cutoff, (store_id,))
-        better: dict[Rung, pl.DataFrame] = {}
-        shapes: alignment.Shapes | None = None
-        spreads: Spreads | None = None
-        fitted = granted.by_group(forecasters.latest(cutoff, by=["segment_group"]), rungs)
-        latest = granted.within(fitted, terms.rung)
-        shares = _shares(segments, latest, store_id)
-        laps.lap(*shares.values())
-        for row in latest.iter_rows(named=True):
-            if row["rung"] == ALIGNMENT:
-                if not span.frequency.weekly:  # the shapes are of weekdays
-                    shapes = alignment.Shapes.from_bytes(row["artefact"])
-                continue
-            if row["rung"] == SPREAD:
-                spreads = Spreads.from_bytes(row["artefact"])
-                continue
-            members = served(segments, row["segment_group"])
-            if members.is_empty():
-                continue
-            reach = segment_policy.group(row["segment_group"]).horizon or settings.horizon
-            reach = min(span.days(reach), horizon)
-            if row["rung"] not in LADDER or row["artefact"] == NOTHING_LEARNT:
-                continue
-            asked = Asked(serving, row["segment_group"], store_id, cutoff, reach, horizon)
-            rows = LADDER[row["rung"]].forecast(asked, row["artefact"], members)
-            rows = rows.filter(pl.col("ds") <= cutoff + timedelta(days=reach))
-            better[row["rung"]] = pl.concat([better.get(row["rung"], rows.clear()), rows])
-            laps.lap(shares[row["segment_group"]])
-        rows = upgraded(_explained(base, segments), better)
+        rows = upgraded(_explained(base, segments, left), better)
         rows = granted.said(rows, segments, terms.rung, terms.reason)
         if source.plans and not span.frequency.weekly:
             prices = daily_prices(raw_prices.frame(planned), ahead.first, ahead.last)
             rows = newcomers.served(rows, segments, prices, cutoff, horizon)
-        if shapes is not None:
+        shapes = known.shapes
+        if shapes is not None and not span.frequency.weekly:  # the shapes are of weekdays
             recent = cleaned_sales.frame(today.back(alignment.LEVEL_DAYS), TOTALS)
             totals = alignment.node_totals(recent)
             level = alignment.levels(totals, shapes, raw_calendar, cutoff, horizon)
             departments = segments.select("item_id", "store_id", "dept_id")
             boosted = alignment.expected(totals, shapes, raw_calendar, cutoff, horizon)
             rows = alignment.align(rows, departments, shapes, raw_calendar, level, boosted)
-        rows = _spread_out(rows, segments, spreads, segment_policy)
+        rows = _spread_out(rows, segments, known.spreads, segment_policy)
         if closing:
             spans = raw_prices.frame(planned, ["date", "until", CLOSED])
             rows = nothing_when_shut(rows, spans)
-        laps.lap(*shares.values())
+        laps.lap(*known.shares.values())
         return rows
 
     def of_store(store_id: str) -> pl.DataFrame:
         laps.start()
         base = prediction_floor.load(store_id)
-        return pl.concat(
-            of_cutoff(store_id, cutoff, base.filter(cutoff=cutoff))
-            for cutoff in span.frequency.periods(cells.first, cells.last)
-        )
+        return pl.concat(of_cutoff(store_id, day, base.filter(cutoff=day)) for day in cutoffs)
 
     return ByStore(cells.stores or (), of_store)
 
 
-def _shares(segments: pl.DataFrame, forecasters: pl.DataFrame, store_id: str) -> dict[str, Share]:
-    """Who pays for each segment group of a store: its forecaster and version, the floor without."""
-    versions = {
-        group: (rung, version)
-        for group, rung, version in forecasters.select(
-            "segment_group", "rung", "version"
-        ).iter_rows()
-        if rung in LADDER
-    }
-    return {
-        group: Share(*versions.get(group, ("floor", None)), group, store_id, members)
-        for group, members in segments.group_by("segment_group").len().iter_rows()
-    }
+def _gains(lake: Lake, cutoff: date) -> upgrades.Gains:
+    """What the newest backtest up to the cutoff measured; read past the graph, since a night goes
+    on without one."""
+    table = TableView(lake.table("eval_backtest"), lambda _: None)
+    return upgrades.measured_gains(table.latest(cutoff))
 
 
-def _explained(base: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
-    """Say why an item is on the floor: nothing sold, its segment, a forecaster without answer."""
+def _explained(base: pl.DataFrame, segments: pl.DataFrame, left: Mapping[str, str]) -> pl.DataFrame:
+    """Say why an item is on the floor: nothing sold, its segment, its group was not upgraded
+    (`left`: group -> reason), a forecaster without answer."""
+    group = pl.col("segment_group")
     reasons = segments.select(
         "item_id",
         reason=pl.when(pl.col("demand_class") == "none")
         .then(pl.lit(floor.UNSOLD))
         .when(pl.col("rung") == "floor")
         .then(pl.format("segment group {} is served by the floor", "segment_group"))
+        .when(group.is_in(list(left)))
+        .then(group.replace_strict(left, default=None, return_dtype=pl.String))
         .otherwise(pl.format("no forecast from rung {}: floor used instead", "rung")),
     )
     return base.drop("reason").join(reasons, on="item_id", how="left", maintain_order="left")

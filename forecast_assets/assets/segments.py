@@ -12,7 +12,14 @@ import polars as pl
 from forecast_assets.partitions import MONTHS, MONTHS_OF_STORES
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES
-from forecast_core.segments import SegmentPolicy, classify, measure, moves, reclassified
+from forecast_core.segments import (
+    SegmentPolicy,
+    classify,
+    measure,
+    moves,
+    reclassified,
+    with_attributes,
+)
 from forecast_core.source.item_stores import item_stores
 from forecast_core.source.mapping import IDS
 from resources import DataSpan
@@ -56,6 +63,7 @@ def demand_segments(
     silent = known.filter(~pl.col("store_id").is_in(stores.stores))
     measured.append(measure(cleaned_sales.table.empty(), as_of, segment_policy, silent))
     segments = reclassified(classify(pl.concat(measured), as_of, segment_policy), before)
+    segments = with_attributes(segments, source.attributes())
     moved = moves(segments)
     for group, to, count in moved.iter_rows():
         context.log.info(f"{count} item-stores went from {group} to {to}")

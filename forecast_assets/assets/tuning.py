@@ -41,6 +41,7 @@ SPACE: Space = {
     "lambda_l2": Range(0.1, 20.0, log=True),
 }
 SOLD = [*gbm.LEVELS, "date", "units", "sell_price"]
+WINDOWS = 4  # one to search on, the others to judge what won
 
 
 class TuningConfig(dg.Config):
@@ -90,7 +91,7 @@ def eval_tuning(
     past = past_of(cleaned_sales, feature_sales, raw_calendar, span.frequency.step)
     horizon = span.days(settings.horizon)
     # What won the search is judged where it was not searched.
-    searched, *windows = backtest.origins(as_of, horizon, 4)
+    searched, *windows = backtest.origins(as_of, horizon, WINDOWS)
     if members.is_empty():
         context.log.info(f"{config.group} has no members: nothing to tune")
         return TABLES["eval_tuning"].schema.to_frame()

@@ -304,12 +304,21 @@ def explain(
 
 def tune(
     cutoff: Annotated[str | None, typer.Option(help="Default: the last day of the data.")] = None,
+    group: Annotated[str, typer.Option(help="The segment group to tune.")] = "gbm_core",
+    series: Annotated[int, typer.Option(min=1, help="Whole stores until so many series.")] = 1_500,
+    budget: Annotated[float, typer.Option(min=1, help="CPU-seconds to search for.")] = 300.0,
+    worth: Annotated[float, typer.Option(min=0, help="Money a period for a WRMSSE lower by 1.")] = (
+        50.0
+    ),
 ) -> None:
     """Search the gbm's settings under a CPU budget; what wins is logged, `levers revert` undoes."""
     settings = Settings.from_environment()
     settings = replace(settings, as_of=_day(cutoff) if cutoff else settings.as_of)
     settings.adopt()
-    _run_stages(settings, lambda cycle: cycle.tuning())
+    from forecast_assets.assets.tuning import WINDOWS
+
+    config = {"group": group, "series": series, "budget_cpu_s": budget, "worth_per_error": worth}
+    _run_stages(settings, lambda cycle: cycle.tuning(WINDOWS, config))
 
 
 def write_official(settings: Settings, out: Path) -> None:

@@ -74,8 +74,7 @@ def fit(
         NeuralError: no row up to the cutoff, or a `start` of another shape.
     """
     if start is not None:
-        header, _ = _opened(start)
-        kept = NeuralSpec(**header["spec"])
+        kept = spec_of(start)
         fresh = {k: getattr(spec, k) for k in ("steps", "learning_rate", "seed", "threads")}
         spec = replace(kept, **fresh, accelerator=spec.accelerator)
     _seed(spec)
@@ -89,9 +88,23 @@ def fit(
         "series": float(panel["unique_id"].n_unique()),
         "rows": float(panel.height),
         "steps": float(spec.steps),
+        "fine_tuned": float(start is not None),
         "weights": float(sum(p.numel() for p in network.parameters())),
     }
     return Fitted(_closed(network, spec), drivers)
+
+
+def spec_of(artefact: bytes) -> NeuralSpec:
+    """How an artefact was fitted.
+
+    Raises:
+        NeuralError: bytes that are no network.
+    """
+    header, _ = _opened(artefact)
+    try:
+        return NeuralSpec(**header["spec"])
+    except (KeyError, TypeError) as error:
+        raise NeuralError(f"no network to read ({error}); train the forecaster again") from None
 
 
 def predict(artefact: bytes, history: pl.DataFrame, cutoff: date) -> pl.DataFrame:
@@ -103,8 +116,7 @@ def predict(artefact: bytes, history: pl.DataFrame, cutoff: date) -> pl.DataFram
     Raises:
         NeuralError: no row up to the cutoff, or bytes that are no network.
     """
-    header, _ = _opened(artefact)
-    spec = NeuralSpec(**header["spec"])
+    spec = spec_of(artefact)
     _seed(spec)
     panel = _panel(history, cutoff, spec.input_days)
     network = _network(spec)

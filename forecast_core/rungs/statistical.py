@@ -86,7 +86,7 @@ def trial(
     for demand, of in taken.items():
         rows = [row_of[item] for item in of[:TRIAL_SERIES]]
         for method in candidates(demand):
-            errors = (_run(past[rows], [method] * len(rows), TRIAL_DAYS) - truth[rows]) ** 2
+            errors = (run(past[rows], [method] * len(rows), TRIAL_DAYS) - truth[rows]) ** 2
             known = errors[np.isfinite(errors)]
             found.setdefault(demand, {})[method] = (float(known.sum()), len(known))
     return found
@@ -109,7 +109,7 @@ def predict(
     grid = _history(sales, sorted(classes), cutoff)
     # A class that was absent when the choice was made is served by the cheapest.
     chosen = [methods.get(classes[item], candidates(classes[item])[0]) for item in grid.items]
-    return means(grid.items, cutoff, _run(grid.values["units"], chosen, horizon))
+    return means(grid.items, cutoff, run(grid.values["units"], chosen, horizon))
 
 
 def _history(sales: pl.DataFrame, items: Sequence[str], cutoff: date) -> Grid:
@@ -117,8 +117,12 @@ def _history(sales: pl.DataFrame, items: Sequence[str], cutoff: date) -> Grid:
     return Grid.of(on_sale, ["units"], cutoff - timedelta(days=HISTORY_DAYS - 1), cutoff, items)
 
 
-def _run(history: np.ndarray, methods: Sequence[str], horizon: int) -> np.ndarray:
-    """Forecast each row by its method: [rows, horizon], NaN for a history that is too short."""
+def run(history: np.ndarray, methods: Sequence[str], horizon: int) -> np.ndarray:
+    """Forecast each row of daily units by its method, NaN where a history is too short.
+
+    Args:
+        history: [rows, days] to the cutoff, NaN where unknown.
+    """
     models = _models()
     found = np.full((len(methods), horizon), np.nan)
     for row, method in enumerate(methods):

@@ -27,8 +27,10 @@ from pydantic import (
 )
 
 from forecast_core.frequency import WEEKDAYS, Frequency, Name, Weekday
+from forecast_core.schema import TABLES
 
 IDS = ("item_id", "dept_id", "cat_id", "store_id", "state_id")
+_CLASSIFIED = frozenset(TABLES["demand_segments"].columns)  # what an item-store is called by us
 ALL = "all"  # what an attribute is called that the data does not have
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-")  # where a number should be
 COVARIATE = "x_"  # how a covariate's column begins in our tables
@@ -230,6 +232,50 @@ class Wide(_Part):
         return {name: _with_group(pattern) for name, pattern in patterns.items()}
 
 
+class Attributes(Join):
+    """A table that says more of items, stores or both: `columns` is our name -> its column.
+
+    `on` is among our five names. Whoever has no line in it is `unassigned`.
+    """
+
+    columns: Mapping[str, str] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Attributes:
+        if strange := sorted(set(self.on) - set(IDS)):
+            raise ValueError(f"on: {strange[0]!r} is none of {', '.join(IDS)}")
+        for name in self.columns:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"columns: {name!r}: use small letters, digits and _")
+            if name in _CLASSIFIED:
+                raise ValueError(f"columns: {name!r} is a column of ours; give it another name")
+        return self
+
+
+class Levels(_Part):
+    """The hierarchy that forecasts add up in, where it is not the built-in one.
+
+    `levels` are lists of attributes, coarse to fine, `[]` being the total; item-stores always
+    stand below them. An attribute is one of our five names, or of a table of `attributes`.
+    """
+
+    levels: tuple[tuple[str, ...], ...] = Field(min_length=1)
+    attributes: tuple[Attributes, ...] = ()
+
+    @model_validator(mode="after")
+    def _declared(self) -> Levels:
+        told = [name for table in self.attributes for name in table.columns]
+        if twice := sorted({name for name in told if told.count(name) > 1}):
+            raise ValueError(f"attributes: {twice[0]!r} is named by two tables; keep one")
+        for level in self.levels:
+            for name in level:
+                if name not in (*IDS, *told):
+                    raise ValueError(
+                        f"levels: {name!r} is no attribute; there are {', '.join((*IDS, *told))}"
+                    )
+        return self
+
+
 class Facts(Table):
     """A table with a date: what `sales`, `prices` and `known` have in common."""
 
@@ -328,6 +374,7 @@ class SourceMapping(_Part):
     known: tuple[Facts, ...] = ()
     calendar: Calendar | None = None
     policy: Policy = Policy()
+    hierarchy: Levels | None = None
     fixes: tuple[str, ...] = ()
     first: date | None = None
     last: date | None = None
@@ -398,7 +445,10 @@ def _with_group(pattern: str) -> str:
     return pattern
 
 
-_MODELS = (SourceMapping, Sales, Prices, Facts, Calendar, Policy, Wide, Csv, Join, DateColumn)
+_MODELS = (
+    SourceMapping, Sales, Prices, Facts, Calendar, Policy, Wide, Csv, Join, DateColumn, Levels,
+    Attributes,
+)  # fmt: skip
 _KEYS = sorted({name for model in _MODELS for name in model.model_fields})
 
 

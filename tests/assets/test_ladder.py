@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from forecast_assets import ladder
-from forecast_assets.assets.predictions import _shares
 from forecast_assets.ladder import LADDER, NOTHING_LEARNT, Training, fit_or_below
+from forecast_assets.upgrading import shares_of
 from forecast_core.cost.settlement import Share
 from forecast_core.rungs.gbm import Fitted, NoExamplesError
 from forecast_core.rungs.neural import NeuralError
@@ -26,7 +26,7 @@ def test_each_group_of_a_store_is_paid_by_the_version_that_serves_it() -> None:
     fitted = pl.DataFrame(
         {"segment_group": groups, "rung": RUNGS, "version": [f"v-{rung}" for rung in RUNGS]}
     )
-    shares = _shares(segments, fitted, "s")
+    shares = shares_of(segments, fitted, "s")
     assert shares["by_floor"] == Share("floor", None, "by_floor", "s", 2)
     assert shares["untrained"] == Share("floor", None, "untrained", "s", 1)
     for rung in RUNGS[1:]:

@@ -1,7 +1,5 @@
 """A lever that is applied changes what the next run does; taken back, the run is as before."""
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,14 @@ GROUP = "gbm_core"
 @pytest.fixture
 def house(finished: tuple[Any, str], tmp_path: Path) -> Any:
     """A copy of the finished installation, with measured levers for the gbm's group."""
-    root = tmp_path / "copy"
-    shutil.copytree(finished[0].root, root)
-    environment = {
-        **finished[0].environment,
-        "FORECAST_DATA": str(root / "data"),
-        "DAGSTER_HOME": str(root / "dagster"),
-    }
+    copy = finished[0].copied(tmp_path / "copy")
     measured = [
         {"group": GROUP, "lever": "simpler_forecaster", "level": level, "fold": fold,
          "cost": 10.0 - 4.0 * level, "error": 0.5 + 0.01 * level + 0.001 * fold, "value": 100.0}
         for level in (0, 1, 2) for fold in range(3)
     ]  # fmt: skip
-    pl.DataFrame(measured).write_parquet(root / "data" / "dev" / "lever_backtests.parquet")
-    return replace(finished[0], root=root, environment=environment)
+    pl.DataFrame(measured).write_parquet(copy.root / "data" / "dev" / "lever_backtests.parquet")
+    return copy
 
 
 def run(house: Any, cutoff: str) -> dict[str, int]:

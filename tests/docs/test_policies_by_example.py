@@ -12,6 +12,7 @@ from documents import ROOT, Shown, blocks
 from forecast_core.admission import Decision, Load, Quote, Request, Shape, Snapshot, decide
 from forecast_core.admission.policy import NANO, Policy, PolicyError
 from forecast_core.cost.price_card import PriceCard
+from forecast_core.reconciliation_policy import Reconciliation
 from forecast_core.segments import SegmentPolicy
 from forecast_core.storage.lifecycle import LifecyclePolicy
 from forecast_core.storage.tiers import Tier
@@ -51,6 +52,7 @@ def _read(file: str, content: dict[str, Any], folder: Path) -> object:
     readers = {
         "policies/admission.yaml": Policy, "policies/segments.yaml": SegmentPolicy,
         "policies/lifecycle.yaml": LifecyclePolicy, "policies/price_card.yaml": PriceCard,
+        "policies/reconciliation.yaml": Reconciliation,
     }  # fmt: skip
     return readers[file].parse(content)
 
@@ -133,3 +135,14 @@ def test_the_first_group_that_holds_takes_the_item() -> None:
     policy = SegmentPolicy.parse(_of("segments.yaml", "groups"))
     assert policy.groups == ["new_or_rare", "best", "long_tail", "rest"]
     assert policy.group("best").retrain_days == 7 and policy.group("rest").horizon == 14
+
+
+def test_a_night_has_two_minutes_for_upgrades() -> None:
+    bounds = SegmentPolicy.parse(_of("segments.yaml", "upgrades")).content.upgrades
+    assert bounds.bounded and (bounds.cpu_s, bounds.minutes) == (120, 30)
+    assert bounds.of("gbm").gain > 0
+
+
+def test_levels_are_declared_by_any_column() -> None:
+    policy = Reconciliation.parse(_of("reconciliation.yaml", "method"))
+    assert policy.method == "wls_var" and ("store_id", "abc") in policy.levels

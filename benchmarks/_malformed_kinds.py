@@ -300,6 +300,18 @@ KINDS: tuple[Kind, ...] = (
         82,
         mapping=JOINED,
     ),
+    Kind(
+        "a flag that says neither yes nor no",
+        _text(
+            lambda g: [
+                f"{one},{'open' if at == 0 else 'ja'}" if at != 4 else f"{one},viel"
+                for at, one in enumerate(g)
+            ]
+        ),
+        "unparseable_value",
+        5,
+        mapping=_sales(open="open"),
+    ),
     Kind("fractional week number", _cell(5, 0, "1.5"), "unparseable_date", 5),
     # Prices that cannot be used: told, and their sales are kept without one.
     Kind("negative price", _cell(5, 4, "-1"), "price_not_positive", 5),

@@ -35,6 +35,7 @@ LINE = "\x00line"  # the column of line numbers: no file's own name
 _NEWLINE, _QUOTE = 10, 34
 _WHOLE = "Fetch or copy it again, whole"
 _LONGEST = 64 << 20  # a line beyond that is no line
+_NO_COLUMNS = (pl.exceptions.ComputeError, pl.exceptions.SchemaError)  # as polars says it
 
 
 class Readable(Protocol):
@@ -464,11 +465,11 @@ def _columns(
     for dtype in attempts:
         try:
             return _read(piece, {**text, **dict.fromkeys(wanted, dtype)}, csv), True
-        except pl.exceptions.ComputeError:
+        except _NO_COLUMNS:
             continue
     try:
         return _read(piece, text, csv), False
-    except pl.exceptions.ComputeError:
+    except _NO_COLUMNS:
         _decoded(name, piece, line)  # names the line where it is the encoding
         return pl.DataFrame(schema=text), False
 

@@ -35,7 +35,7 @@ from forecast_core.alignment.shapes import (
     node_totals,
 )
 
-__all__ = ["AlignmentError", "Shapes", "align", "learn", "levels", "node_totals"]
+__all__ = ["AlignmentError", "Shapes", "align", "expected", "learn", "levels", "node_totals"]
 
 HISTORY_DAYS = 1800  # of totals that `learn` looks at: for the booster every day is an example
 LEVEL_DAYS = max(400, node_booster.BACK_DAYS)  # of totals that a prediction looks at

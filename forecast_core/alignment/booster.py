@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecast_core.alignment.shapes import CLOSED, EVENT, NODE
+from forecast_core.alignment.shapes import EVENT, NODE, open_from
 from forecast_core.rungs import target_days
 from forecast_core.rungs.target_days import TargetDays
 
@@ -99,7 +99,7 @@ class _Panel:
 
     def opened(self) -> NDArray[np.bool_]:
         """Days on which the node sold more than next to nothing."""
-        return self.units >= np.maximum(CLOSED * np.median(self.units, axis=1, keepdims=True), 1)
+        return self.units >= np.maximum(open_from(self.units), 1)
 
 
 def fit(totals: pl.DataFrame, calendar: pl.DataFrame, cutoff: date, horizon: int) -> str | None:

@@ -29,6 +29,8 @@ _YEAR = 365.25
 _LEAST_DAYS = 180
 _LEAST_UNITS = 5.0  # a day, on average: below that a node has no shape to speak of
 _KNOT_DAYS = 91
+WEEKDAY_WEEKS = 26  # of which a weekday's own sales are known
+_IDLE = 0.9  # of those weeks without a sale: a weekday on which nothing is sold
 _RIDGE = 1.0
 _RIDGE_YEARLY = 20.0
 _RIDGE_LEVEL = 0.01
@@ -44,9 +46,10 @@ class AlignmentError(ValueError):
 class Shapes:
     """Calendar coefficients of nodes, and the events that they were learnt with.
 
-    `closed` are the events on which nothing has been sold. `state_of` names the SNAP column of a
-    store, `booster` the model of all nodes where one was fitted, `growth` by what
-    factor a store's sales grow in a year. Kept as JSON (`to_bytes`), never as a pickle.
+    `closed` are the events on which nothing has been sold, `idle` the weekdays (0 is Monday) on
+    which a node sells nothing: a shop that is shut on Sundays. `state_of` names the SNAP column of
+    a store, `booster` the model of all nodes where one was fitted, `growth` by what factor a
+    store's sales grow in a year. Kept as JSON (`to_bytes`), never as a pickle.
     """
 
     events: tuple[str, ...]
@@ -55,6 +58,7 @@ class Shapes:
     coefficients: Mapping[tuple[str, str], tuple[float, ...]]
     booster: str | None = None
     growth: Mapping[str, float] = field(default_factory=dict)
+    idle: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The same shapes give the same bytes."""
@@ -66,6 +70,7 @@ class Shapes:
             "nodes": [[*node, list(of)] for node, of in sorted(self.coefficients.items())],
             "booster": self.booster,
             "growth": dict(self.growth),
+            "idle": [[*node, list(weekdays)] for node, weekdays in sorted(self.idle.items())],
         }
         return json.dumps(content, sort_keys=True).encode()
 
@@ -81,7 +86,8 @@ class Shapes:
             nodes = {(store, dept): tuple(of) for store, dept, of in content["nodes"]}
             events, closed = tuple(content["events"]), tuple(content["closed"])
             booster, growth = content.get("booster"), content.get("growth", {})
-            return cls(events, closed, content["state_of"], nodes, booster, growth)
+            idle = {(store, dept): tuple(of) for store, dept, of in content.get("idle", ())}
+            return cls(events, closed, content["state_of"], nodes, booster, growth, idle)
         except (ValueError, KeyError, TypeError) as error:
             raise AlignmentError(f"no shapes to read ({error}); fit them again") from None
 
@@ -107,7 +113,7 @@ def fit_shapes(totals: pl.DataFrame, calendar: pl.DataFrame, cutoff: date) -> Sh
     recent = totals.filter(pl.col("date").is_between(first, cutoff))
     events = _events(calendar, first, cutoff)
     designs: dict[tuple[str, date], Floats] = {}
-    found = {}
+    found, idle = {}, {}
     for (store, dept), rows in recent.group_by(NODE, maintain_order=True):
         since = rows["date"].min()
         assert isinstance(since, date)
@@ -121,8 +127,10 @@ def fit_shapes(totals: pl.DataFrame, calendar: pl.DataFrame, cutoff: date) -> Sh
         if (state, since) not in designs:
             designs[state, since] = _design(calendar, events, state, since, cutoff)
         found[str(store), str(dept)] = _coefficients(units, designs[state, since])
+        if weekdays := _idle(units, since):
+            idle[str(store), str(dept)] = weekdays
     state_of = dict(recent.select("store_id", "state_id").unique().sort("store_id").iter_rows())
-    return Shapes(events, _closed(recent, calendar), state_of, found)
+    return Shapes(events, _closed(recent, calendar), state_of, found, idle=idle)
 
 
 def curves(
@@ -132,6 +140,7 @@ def curves(
     days = [first + timedelta(days=k) for k in range((last - first).days + 1)]
     shut_days = calendar.filter(pl.col(EVENT).is_in(shapes.closed))["date"]
     shut = np.isin(np.array(days, dtype="datetime64[D]"), shut_days.to_numpy())
+    weekdays = np.array([day.weekday() for day in days])
     designs: dict[str, Floats] = {}
     frames = [
         pl.DataFrame(
@@ -144,11 +153,31 @@ def curves(
         state = shapes.state_of[store]
         if state not in designs:
             designs[state] = _design(calendar, shapes.events, state, first, last)
-        curve = np.where(shut, 0, np.exp(designs[state] @ np.array(of)))
+        resting = np.isin(weekdays, shapes.idle.get((store, dept), ()))
+        curve = np.where(shut | resting, 0, np.exp(designs[state] @ np.array(of)))
         frames.append(
             pl.DataFrame({"store_id": store, "dept_id": dept, "ds": days, "curve": curve})
         )
     return pl.concat(frames)
+
+
+def open_from(units: Floats) -> Floats:
+    """What each day must sell not to be a closed one [..., days]: a part of what is usual, and of
+    what is usual on its weekday where that is less."""
+    days = units.shape[-1]
+    recent = units[..., -7 * WEEKDAY_WEEKS :]
+    weeks = recent[..., recent.shape[-1] % 7 :]
+    week = np.median(weeks.reshape(*units.shape[:-1], -1, 7), axis=-2)
+    own = week[..., (np.arange(days) - days) % 7]
+    least: Floats = CLOSED * np.minimum(np.median(units, axis=-1, keepdims=True), own)
+    return least
+
+
+def _idle(units: Floats, since: date) -> tuple[int, ...]:
+    """The weekdays on which next to never anything was sold of late."""
+    recent = units[-7 * WEEKDAY_WEEKS :]
+    weekday = (since.weekday() + np.arange(len(units)))[-len(recent) :] % 7
+    return tuple(day for day in range(7) if (recent[weekday == day] <= 0).mean() > _IDLE)
 
 
 def _events(calendar: pl.DataFrame, first: date, last: date) -> tuple[str, ...]:
@@ -200,7 +229,7 @@ def _design(
 
 def _coefficients(units: Floats, design: Floats) -> tuple[float, ...]:
     """Ridge of log units on the calendar, beside a level that bends every quarter of a year."""
-    open_days = units >= CLOSED * np.median(units)
+    open_days = units >= open_from(units)
     logs = np.log(np.maximum(units, 1))
     days, wide = design.shape
     knots = np.arange(days - 1, -_KNOT_DAYS, -_KNOT_DAYS)

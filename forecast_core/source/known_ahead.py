@@ -22,6 +22,7 @@ from forecast_core.source.mapping import Policy
 
 AHEAD_DAYS = 366  # a price is taken to hold so long past the last sale
 CLOSED = "x_closed"
+_WEEKS = 6  # in a row: a weekday that was shut so often stays so
 _MARK = ("source_row", "source_file", "defect")
 
 
@@ -51,7 +52,7 @@ def price_rows(held: KnownAhead, store_id: str, first: date, last: date) -> pl.D
         spans = _from_sales(sound, held.policy, end)
     else:
         spans = _worth_one(sound, held.policy, end)
-    shut = _closures(held, sound)
+    shut = _closures(held, sound, end)
     if held.covariates or shut is not None:
         spans = _with_covariates(spans, held, sound, shut, first, end)
     extras = ["source_file", *(c for c in spans.columns if c.startswith("x_"))]
@@ -131,8 +132,8 @@ def _begins(sound: pl.DataFrame, policy: Policy) -> pl.DataFrame:
     return rows.group_by("item_id").agg(begins=pl.col("date").min()).sort("item_id")
 
 
-def _closures(held: KnownAhead, sound: pl.DataFrame) -> pl.DataFrame | None:
-    """(date, [item_id,] x_closed) of what any table says of closures, or None."""
+def _closures(held: KnownAhead, sound: pl.DataFrame, end: date) -> pl.DataFrame | None:
+    """(date, x_closed) of what any table says of closures, or None."""
     days: list[pl.DataFrame] = []
     if held.sales.schema["closed"] == pl.Boolean and held.sales["closed"].any():
         days.append(sound.group_by("date").agg(pl.col("closed").all()))
@@ -151,8 +152,22 @@ def _closures(held: KnownAhead, sound: pl.DataFrame) -> pl.DataFrame | None:
         days.append(gone.with_columns(closed=pl.lit(True)))
     if not days:
         return None
-    shut = pl.concat([day.select("date", "closed") for day in days])
-    return shut.group_by("date").agg(pl.col("closed").any().cast(pl.Float64).alias(CLOSED))
+    said = pl.concat([day.select("date", "closed") for day in days])
+    shut = said.group_by("date").agg(pl.col("closed").any()).sort("date")
+    if not held.frequency.weekly:
+        shut = pl.concat([shut, _as_usual(shut, end)])
+    return shut.select("date", pl.col("closed").cast(pl.Float64).alias(CLOSED))
+
+
+def _as_usual(shut: pl.DataFrame, end: date) -> pl.DataFrame:
+    """Days after the last that is told: those weekdays are shut that were so for weeks on end."""
+    told = shut["date"].max()
+    assert isinstance(told, date)
+    lately = shut.filter(pl.col("date") > told - timedelta(weeks=_WEEKS))
+    weekday = pl.col("date").dt.weekday()
+    times = lately.filter("closed").group_by(weekday).len().filter(pl.col("len") >= _WEEKS)
+    ahead = pl.DataFrame({"date": pl.date_range(told + timedelta(days=1), end, eager=True)})
+    return ahead.with_columns(closed=weekday.is_in(times["date"].implode()))
 
 
 def _with_covariates(

@@ -15,7 +15,7 @@ from forecast_core.source.clean import PRICE_RULES, RULES
 
 REMEDIES: Mapping[str, str] = {
     "unparseable_value": "Correct the number, or csv.decimal, csv.thousands, csv.nulls if all are "
-    "written so",
+    "written so; what a flag says is told by its `values`",
     "unparseable_date": "Correct the date, or add its way of writing to date.format",
     "unreadable_line": "Correct the line; a cell with the separator in it stands in quotes",
     "heading": "Nothing, or remove the line; if it is a sale, correct its date and its number",

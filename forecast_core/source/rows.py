@@ -42,6 +42,7 @@ from forecast_core.source.values import (
 )
 
 _OURS = (LINE, FILE)
+_NEITHER = " says neither yes nor no"
 ORIGIN: Mapping[str, type[pl.DataType]] = {
     "source_row": pl.Int64,
     "source_file": pl.String,
@@ -166,12 +167,31 @@ def fact_rows(
         defect = wrong.zip_with(wrong.is_not_null(), bad)
     out |= _signals(rows, facts)
     if (closed := read_closed(rows, facts)) is not None:
-        out["closed"] = closed
+        out["closed"] = _plain_flag(closed, rows, file)
     refused = defect.set(defect.is_not_null(), "unparseable_price")
     out |= {"source_row": rows[LINE], "defect": defect, "refused": refused}
     return pl.DataFrame([series.alias(key) for key, series in out.items()]).with_columns(
         source_file=pl.lit(file), raw_text=pl.lit(None, pl.String)
     )
+
+
+def _plain_flag(closed: tuple[pl.Series, pl.Series], rows: pl.DataFrame, file: str) -> pl.Series:
+    """The flag of a table in which a row is no sale, so that none can be set aside.
+
+    Raises:
+        SourceError: a word that says neither yes nor no, with its line.
+    """
+    shut, strange = closed
+    if strange.is_not_null().any():
+        at = strange.is_not_null().arg_max() or 0
+        word = str(strange[at])
+        raise SourceError(
+            file,
+            int(rows[LINE][at]),
+            f"{word!r}{_NEITHER}",
+            f"Say what it means: `closed` or `open`: {{column: ..., values: {{{word}: yes}}}}",
+        )
+    return shut
 
 
 def _own_covariates(sales: Sales) -> list[str]:
@@ -221,7 +241,8 @@ def _long(rows: pl.DataFrame, mapping: SourceMapping, lookups: Lookups) -> pl.Da
             out["price_defect"] = unread + " is no number"
     out |= _signals(rows, sales)
     if (closed := read_closed(rows, sales)) is not None:
-        out["closed"] = closed
+        out["closed"], strange = closed
+        bad_units = pl.select(pl.coalesce(bad_units, strange + _NEITHER)).to_series()
     out["source_row"] = rows[LINE]
     made = pl.DataFrame([series.alias(name) for name, series in out.items()])
     shown = [name for name in rows.columns if name not in _OURS]
@@ -264,7 +285,7 @@ def _wide_items(rows: pl.DataFrame, mapping: SourceMapping, lookups: Lookups) ->
     given = {"date": day, "source_row": rows[LINE], **read_ids(rows, sales)}
     given |= _signals(rows, sales)
     if (closed := read_closed(rows, sales)) is not None:
-        given["closed"] = closed
+        given["closed"] = _plain_flag(closed, rows, "sales")
     given.pop("item_id")
     ids = pl.DataFrame([series.alias(name) for name, series in given.items()])
     items = pl.Series(list(named.values()), dtype=pl.String)

@@ -28,8 +28,16 @@ from forecast_core.source.mapping import (
 
 LINE = "\x00line"
 FILE = "\x00file"  # the name of the file, in rows of a table that asks for it
-_TRUE = ("1", "1.0", "true", "t", "yes", "y", "x", "on", "closed", "shut")
-_FALSE = ("", "0", "0.0", "false", "f", "no", "n", "none", "off", "open")
+_TRUE = (
+    "1", "1.0", "true", "t", "yes", "y", "x", "on", "ja", "j", "oui", "o", "si", "sí", "s", "sim",
+    "tak", "wahr", "vrai",
+)  # fmt: skip
+_FALSE = (
+    "", "0", "0.0", "false", "f", "no", "n", "none", "off", "nein", "non", "nee", "não", "nej",
+    "nie", "falsch", "faux",
+)  # fmt: skip
+_SHUT = ("closed", "shut", "geschlossen", "zu", "fermé", "ferme", "cerrado", "chiuso", "gesloten")
+_OPEN = ("open", "geöffnet", "offen", "auf", "ouvert", "abierto", "aperto")
 _BLANKS = " \t\u00a0\u202f$€£¥"
 
 
@@ -158,15 +166,17 @@ def read_signal(rows: pl.DataFrame, spec: Column, csv: Csv) -> pl.Series:
     return number
 
 
-def read_closed(rows: pl.DataFrame, facts: Facts) -> pl.Series | None:
+def read_closed(rows: pl.DataFrame, facts: Facts) -> tuple[pl.Series, pl.Series] | None:
+    """(whether the store is shut, text that says neither); a flag that is missing says nothing."""
     spec = facts.closed or facts.open
     if spec is None:
         return None
     said = read_text(rows, spec)
     text = said.set(_missing(said, facts.csv), None).str.to_lowercase()
-    if facts.closed is not None:
-        return text.is_in(_TRUE).fill_null(False)
-    return text.is_in([f for f in _FALSE if f not in ("", "open")]).fill_null(False)
+    yes, no = (_TRUE, _FALSE) if facts.closed is not None else (_FALSE, _TRUE)
+    shut = text.is_in([*yes, *_SHUT]).fill_null(False)
+    strange = text.is_not_null() & ~shut & ~text.is_in([*no, *_OPEN])
+    return shut, said.set(~strange.fill_null(False), None)
 
 
 def read_dates(

@@ -14,6 +14,7 @@ from forecast_core.alignment import (
     AlignmentError,
     Shapes,
     align,
+    expected,
     learn,
     levels,
     node_totals,
@@ -269,3 +270,28 @@ def test_rows_stay_and_shares_within_a_node_and_day_stay(
         np.testing.assert_allclose(a * items["b"], b * items["a"], rtol=1e-9)
     if not levelled and items.get("a", 0) > 1e-6:
         assert made.filter(item_id="a")["mean"].sum() == pytest.approx(items["a"] * HORIZON)
+
+
+@pytest.mark.parametrize("sunday", [0.0, 0.04])
+def test_a_weekday_without_sales_is_not_bent_up(sunday: float) -> None:
+    """A shop that is shut on Sundays, or all but: what an item is forecast there stays little."""
+    sales = totals(2000.0).with_columns(
+        units=pl.when(pl.col("date").dt.weekday() == 7)
+        .then((pl.col("units") * sunday).round())
+        .otherwise("units")
+    )
+    named = (c for c in ("event_type_1", "event_name_2", "event_type_2"))
+    calendar = CALENDAR.with_columns(pl.lit(None, pl.String).alias(c) for c in named)
+    shapes = learn(sales, calendar, CUTOFF, HORIZON)
+    assert Shapes.from_bytes(shapes.to_bytes()) == shapes
+    assert shapes.idle == ({} if sunday else {("S_1", "D_1"): (6,)})
+    level = levels(sales, shapes, calendar, CUTOFF, HORIZON)
+    boosted = expected(sales, shapes, calendar, CUTOFF, HORIZON)
+    rows = flat({"a": 20.0, "b": 40.0}).with_columns(
+        mean=pl.when(pl.col("ds").dt.weekday() == 7).then(0.5).otherwise("mean")
+    )
+    bent = align(rows, DEPARTMENTS, shapes, calendar, level, boosted)
+    days = bent.group_by(pl.col("ds").dt.weekday() == 7).agg(pl.col("mean").mean())
+    means = dict(days.iter_rows())
+    assert means[True] <= (0.1 * means[False] if sunday else 0)
+    assert means[False] > 20

@@ -72,6 +72,13 @@ def test_random_corruptions_lose_nothing(
     conserved(tmp_path, data[: len(data) - cut])
 
 
+def test_odd_quotes_in_the_first_line_lose_nothing(tmp_path: Path) -> None:
+    """The reader of columns sees more of them there than the header names."""
+    rows = [line.split(",") for line in lines()]
+    rows[1][3], rows[2][0], rows[2][4] = '"a', '"a,b"', '"a'
+    conserved(tmp_path, "\n".join(",".join(cells) for cells in rows).encode())
+
+
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

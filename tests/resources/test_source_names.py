@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 import yaml
 
+from forecast_core.closures import shut_days
 from forecast_core.source.clean import Cleaned, clean
+from forecast_core.source.error import SourceError
 from forecast_core.source.mapping import MISSING
 from resources.mapped_source import MappedSource
 
@@ -131,3 +133,36 @@ def test_what_only_a_price_of_the_store_names_is_an_item_of_it(tmp_path: Path) -
         ("apple", "north"), ("plum", "north"),
     ]  # fmt: skip
     assert made.plans
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("open", ("ja", "nein")),
+        ("closed", ("0", "1")),
+        ("open", ("OPEN", "Closed")),
+        ("open", ("sí", "no")),
+    ],
+)
+def test_a_weekday_that_is_always_shut_is_shut_ahead(
+    kind: str, words: tuple[str, str], tmp_path: Path
+) -> None:
+    made = source(tmp_path, [], sales={kind: "flag"})
+    rows = [
+        f"{day},north,apple,{0 if day.weekday() == 6 else 3},{words[day.weekday() == 6]}"
+        for day in (FIRST + timedelta(n) for n in range(70))
+    ]
+    (tmp_path / "sales.csv").write_text("\n".join(["day,shop,sku,qty,flag", *rows]) + "\n")
+    last = made.span()[1]
+    ahead = shut_days(made.prices("north", FIRST, last + timedelta(28))).sort()
+    assert set(ahead.dt.weekday()) == {7}
+    assert ahead.max() == date(2024, 4, 7) and len(ahead) == 14
+    assert cleaned(made).quarantined.is_empty()
+
+
+def test_a_flag_of_a_plan_that_says_neither_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hours.csv").write_text("day,open\n2024-01-02,yes\n2024-01-03,maybe\n")
+    known = [{"files": "hours.csv", "date": "day", "open": "open"}]
+    with pytest.raises(SourceError, match="'maybe' says neither yes nor no") as refused:
+        _ = source(tmp_path, days("apple"), known=known).stage
+    assert refused.value.row == 3 and "values: {maybe: yes}" in refused.value.remedy

@@ -71,7 +71,8 @@ class MappedSource:
         self.name = path.stem
         self.mapping = read_mapping(path)
         self._progress, self._fresh = progress, fresh
-        self._kept: tuple[str, pl.DataFrame] | None = None  # the store asked for last
+        # The store asked for last: its rows, and those that only plan ahead.
+        self._kept: tuple[str, pl.DataFrame, pl.DataFrame] | None = None
 
     @property
     def frequency(self) -> Frequency:
@@ -208,7 +209,7 @@ class MappedSource:
         A row must belong to a day and a store to be filed: one without is filed under the first
         of either, with what is wrong with it.
         """
-        rows = self._held(store_id)
+        rows, _ = self._held(store_id)
         rows = rows.drop([c for c in rows.columns if c in _BESIDE or c.startswith("x_")])
         begin, end = self.span()
         whole = first <= begin and end <= last
@@ -258,13 +259,17 @@ class MappedSource:
         """raw_calendar: the mapping's, or the bare days of the span and a year more."""
         return calendar_of(self.mapping, self.path.parent, *self.span())
 
-    def _held(self, store_id: str) -> pl.DataFrame:
+    def planned(self, store_id: str) -> int:
+        """Rows of the sales past the last of them, that tell a price, a covariate or a closure."""
+        return self._held(store_id)[1].height
+
+    def _held(self, store_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         """`_read`, once for as long as the same store is asked for; never two stores in memory."""
         if self._kept is None or self._kept[0] != store_id:
             self._kept = None
             self._spans.cache_clear()
-            self._kept = store_id, self._read(store_id)
-        return self._kept[1]
+            self._kept = store_id, *self._read(store_id)
+        return self._kept[1:]
 
     @property
     def _strangers(self) -> list[int]:
@@ -282,8 +287,9 @@ class MappedSource:
             )
         return self._codes[store_id]
 
-    def _read(self, store_id: str) -> pl.DataFrame:
-        """All rows of a store as raw_sales and what else the sales table tells."""
+    def _read(self, store_id: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """All rows of a store as raw_sales and what else the sales table tells; and of those past
+        the last sale, without units, what they plan."""
         first, last = self.span()
         strays = [None, *self._strangers] if store_id == self.stores()[0] else []
         codes = [self._code(store_id), *strays]
@@ -296,7 +302,7 @@ class MappedSource:
             *(series[name][rows["series"]].alias(name) for name in IDS),
             files[rows["file"]].alias("source_file"),
         ).with_columns(store_id=pl.when(~_among("store", strays)).then("store_id"))
-        rows = rows.drop("series", "store", "file")
+        rows, plans = self._apart(rows.drop("series", "store", "file"), last)
         early, late = pl.col("date") < first, pl.col("date") > last
         words = pl.when(late).then(pl.lit("future_date")).when(early).then(pl.lit("early_date"))
         note = words.otherwise(None)
@@ -323,7 +329,20 @@ class MappedSource:
                 store_id=pl.col("store_id").fill_null(store_id),
             )
         extras = [c for c in rows.columns if c not in TABLES["raw_sales"].columns]
-        return rows.select(*TABLES["raw_sales"].columns, *extras)
+        columns = [*TABLES["raw_sales"].columns, *extras]
+        return rows.select(columns), plans.select(columns)
+
+    def _apart(self, rows: pl.DataFrame, last: date) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """(sales, plans): a plan has no units yet, and tells something of a day ahead."""
+        beside = [c for c in rows.columns if c.startswith("x_") or c in ("sell_price", "closed")]
+        unsold = rows["units"].is_null() & rows["refused"].is_null()
+        if not beside or not unsold.any():
+            return rows, rows.clear()
+        told = pl.any_horizontal(pl.col(beside).is_not_null()) & (pl.col("date") > last)
+        plan = unsold & rows.select(told.fill_null(False)).to_series()
+        # Of a wide table a cell that holds nothing is no row.
+        sold = ~unsold if self.mapping.sales.wide is not None else ~plan
+        return rows.filter(sold), rows.filter(plan)
 
     def _over(self, rows: pl.DataFrame, codes: Sequence[int | None]) -> pl.DataFrame:
         """Staged rows of a store with the corrected ones in their place."""
@@ -346,7 +365,7 @@ class MappedSource:
     def _spans(self, store_id: str) -> pl.DataFrame:
         first, last = self.span()
         code = self._code(store_id)
-        sales = self._held(store_id)
+        sales = pl.concat(self._held(store_id))
         given = None
         if self.mapping.prices is not None:
             given = rows_of(self.stage, "prices", [code, None])

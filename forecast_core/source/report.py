@@ -38,6 +38,7 @@ class Report:
     outliers: int = 0
     dead: int = 0
     priced: int = 0
+    planned: int = 0  # beside `rows`: past the last sale, with a price, a covariate or a closure
     rules: Counter[str] = field(default_factory=Counter)
     price_rules: Counter[str] = field(default_factory=Counter)
     examples: list[pl.DataFrame] = field(default_factory=list)

@@ -6,7 +6,8 @@ source_stage`), or the rules for rows that can be read (`forecast_core.source.cl
 
 A row that cannot be read is handed on all the same, with the rule in `refused`, the reason in
 `defect` and its text in `raw_text`: rows out = rows in. In a wide table a row is a cell, and an
-empty cell is none.
+empty cell is none, but for those of a line without any value that still tells a covariate: a line
+that plans ahead.
 """
 
 from __future__ import annotations
@@ -340,6 +341,8 @@ def _unpivoted(
             lost = bad.is_not_null().to_numpy()
             known[lost] = np.arange(len(names)) == 0
     height, width = units.shape
+    if known is not None and matrices:
+        known = known | _planned(known, matrices)
     if known is None and bad is not None and bad.is_not_null().any():
         known = np.ones(units.shape, np.bool_)
         known[bad.is_not_null().to_numpy()] = np.arange(width) == 0
@@ -371,6 +374,15 @@ def _unpivoted(
         return pl.DataFrame([out["date"][at].cast(pl.String), *shown])
 
     return _marked(out, bad_day, bad_units, mapping.sales, cell_text, cells=True)
+
+
+def _planned(known: np.ndarray, matrices: Mapping[str, Sequence[pl.Series]]) -> np.ndarray:
+    """The cells that tell a covariate, of lines that hold no value at all."""
+    told = np.zeros(known.shape, np.bool_)
+    for of in matrices.values():
+        told |= np.stack([series.is_not_null().to_numpy() for series in of], axis=1)
+    cells: np.ndarray = told & ~known.any(axis=1, keepdims=True)
+    return cells
 
 
 def _scattered(

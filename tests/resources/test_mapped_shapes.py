@@ -1,6 +1,6 @@
 """Every generated shape: proposed, read and conserved by its own proposal, units to the piece."""
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -199,3 +199,40 @@ def test_a_price_is_not_taken_for_what_was_sold(tmp_path: Path) -> None:
     sales = proposed(tmp_path).mapping.sales
     assert sales.units is not None and sales.units.column == "pieces"
     assert sales.sell_price is not None and sales.sell_price.column == "net_price"
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_lines_past_the_last_sale_plan_ahead(wide: bool, tmp_path: Path) -> None:
+    """Promotions of days to come, in the file of the sales itself: no sale, and no defect."""
+    days = [date(2024, 1, 1) + timedelta(day) for day in range(40)]
+    sold = [str(day.day % 4) if day < date(2024, 2, 5) else "" for day in days]
+    sold[3] = ""  # a hole
+    flags = ["Y" if day.day % 10 == 0 else "N" for day in days]
+    if wide:
+        head = ["day", *(f"i{at}_{word}" for at in range(6) for word in ("sold", "promo"))]
+        lines = [
+            ",".join([str(day), *([units, flag] * 6)])
+            for day, units, flag in zip(days, sold, flags, strict=True)
+        ]
+    else:
+        head = ["day", "item", "sold", "promo"]
+        lines = [
+            f"{day},i{at},{units},{flag}"
+            for at in range(6)
+            for day, units, flag in zip(days, sold, flags, strict=True)
+        ]
+    (tmp_path / "sales.csv").write_text("\n".join([",".join(head), *lines]) + "\n")
+    source = proposed(tmp_path)
+    kept, quarantined = everything(source)
+    assert source.span() == (date(2024, 1, 1), date(2024, 2, 4))
+    assert kept.height == 6 * 34
+    assert quarantined["rule"].unique().to_list() == ([] if wide else ["missing_units"])
+    assert source.planned("all") == 6 * 5
+    spans = source.prices("all", date(2024, 1, 1), date(2024, 2, 9)).filter(item_id="i3")
+    promoted = spans.filter(pl.col("x_promo") == 1)
+    shown = promoted.select(pl.date_ranges("date", "until")).to_series().explode().sort()
+    assert [day.isoformat() for day in shown] == [
+        "2024-01-10", "2024-01-20", "2024-01-30",
+    ]  # fmt: skip
+    known = spans.filter(pl.col("x_promo").is_not_null())
+    assert known["until"].max() >= date(2024, 2, 9)

@@ -28,7 +28,7 @@ from forecast_core.source.span import body
 from resources.policies import PolicyError, load_policy
 from resources.source_calendar import calendar_of
 from resources.source_files import attributes
-from resources.source_fixes import Overlay, overlay, read_fixes, was
+from resources.source_fixes import NO_DATE, Overlay, overlay, read_fixes, was
 from resources.source_stage import (
     Manifest,
     Progress,
@@ -314,7 +314,7 @@ class MappedSource:
             at = rows.select(astray).to_series().arg_true()
             texts = rows["raw_text"].scatter(at, was(rows[at]))
             # A key that is missing stays missing in `defect`; the row is filed all the same.
-            dateless = pl.when(pl.col("date").is_null()).then(pl.lit("it has no date"))
+            dateless = pl.when(pl.col("date").is_null()).then(pl.lit(NO_DATE))
             lacking = dateless.otherwise(pl.lit("it names no store"))
             rows = rows.with_columns(
                 raw_text=texts,

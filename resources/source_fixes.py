@@ -19,6 +19,11 @@ from forecast_core.source.error import SourceError
 from forecast_core.source.mapping import ALL, IDS
 
 COLUMNS = ("source_file", "source_row", "rule", "reason", "was", "date", *IDS, "units")
+NO_DATE = "it has no date"
+_DATELESS = (
+    "unparseable_date", "heading", "unreadable_line", "repeated_header", "future_date",
+    "early_date",
+)  # fmt: skip
 _MARK = ["source_file", "source_row", "was"]
 
 
@@ -46,8 +51,21 @@ def was(rows: pl.DataFrame) -> pl.Series:
 
 
 def to_correct(quarantined: pl.DataFrame) -> pl.DataFrame:
-    """Quarantined rows as a table to correct: `COLUMNS`, with what could be read of each."""
+    """Quarantined rows as a table to correct: `COLUMNS`, with what could be read of each.
+
+    A day or a store under which a row was only filed is left out: nobody read it there.
+    """
     rows = quarantined.with_columns(was(quarantined))
+    no_date = (pl.col("rule") == "missing_key") & (pl.col("defect") == NO_DATE).fill_null(False)
+    filed = pl.col("rule").is_in(_DATELESS) | no_date
+    doubtful = filed | (pl.col("rule") == "missing_key")
+    named = (pl.col("store_id") == ALL) | pl.col("was").str.contains(
+        pl.col("store_id"), literal=True
+    )
+    rows = rows.with_columns(
+        date=pl.when(~filed).then("date"),
+        store_id=pl.when(~doubtful | named.fill_null(False)).then("store_id"),
+    )
     return rows.rename({"defect": "reason"}).select(COLUMNS).sort("source_file", "source_row")
 
 

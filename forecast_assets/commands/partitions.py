@@ -30,12 +30,15 @@ def quote(asset: Asset, partitions: Partitions) -> None:
 
 @app.command("stale")
 def stale(asset: Asset) -> None:
-    """What is stale or missing, what would be refreshed now, and why the rest waits."""
+    """What is stale or missing, what would be refreshed now, and why the rest waits.
+
+    What its sources have overtaken so lately that it need not be made again yet is named too.
+    """
     import dagster as dg
 
     from forecast_assets.automation import sources_of, times
     from forecast_assets.definitions import defs
-    from forecast_core.storage.staleness import Known, choose, why_stale
+    from forecast_core.storage.staleness import Known, choose, why_behind, why_stale
     from resources.backfill_worth import appraise
     from resources.wiring import lifecycle_policy_of
 
@@ -51,11 +54,11 @@ def stale(asset: Asset) -> None:
             else ()
         )
     promise = _promise(asset)
-    found = {
-        key: reason
-        for key in sorted({*made, *sources} & existing)
-        if (reason := why_stale(Known(key, made.get(key), sources.get(key)), promise, now))
-    }
+    known = [
+        Known(key, made.get(key), sources.get(key)) for key in sorted({*made, *sources} & existing)
+    ]
+    found = {one.key: why for one in known if (why := why_stale(one, promise, now))}
+    behind = {one.key: why for one in known if (why := why_behind(one, promise, now))}
     policy = lifecycle_policy_of(settings).backfill
     done = choose(
         appraise(settings, _readers(), asset, found),
@@ -66,7 +69,11 @@ def stale(asset: Asset) -> None:
         typer.echo(f"{one.key}: {one.reason}; worth {one.worth:.4f}")
     for key, reason in done.waiting.items():
         typer.echo(f"{key} waits: {reason}")
-    typer.echo(f"{len(done.now)} of {len(found)} stale partitions in {len(done.runs)} runs")
+    for key, reason in behind.items():
+        typer.echo(f"{key} is behind: {reason}")
+    stale = len(done.now) + len(done.waiting)  # those later than the data are left out
+    runs = f"{len(done.runs)} runs, {len(behind)} behind"
+    typer.echo(f"{len(done.now)} of {stale} stale partitions in {runs}")
 
 
 @app.command("refresh")

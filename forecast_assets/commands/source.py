@@ -113,6 +113,8 @@ def load(
     settings = Settings.from_environment(source=str(mapping))
     with _reading(mapping) as source:
         stores, span = source.stores(), source.span()
+        if source.corrected is not None:
+            typer.echo(_corrections(source))
     with holding():
         landing = land_source(settings, accept_changes)
     for change in landing.changes:
@@ -181,8 +183,6 @@ def fix(
         with mapping.open("a", encoding="utf-8") as file:
             file.write(f"fixes: {json.dumps(place)}\n")
         typer.echo(f"{mapping}: added `fixes: {place}`")
-    with _reading(mapping) as source:
-        typer.echo(_corrections(source))
     load(mapping, accept_changes=False)
 
 

@@ -64,6 +64,17 @@ def why_stale(known: Known, promise: timedelta, now: datetime) -> str | None:
     return None
 
 
+def why_behind(known: Known, promise: timedelta, now: datetime) -> str | None:
+    """Why a partition will be stale though it is not yet: the promise still allows for it."""
+    if known.sources_at is None or known.made_at is None or known.sources_at <= known.made_at:
+        return None
+    behind = max(now - known.sources_at, timedelta(0))
+    if behind > promise:
+        return None
+    since, within = (span.total_seconds() / 3600 for span in (behind, promise))
+    return f"its sources changed {since:.0f} hours ago, within the {within:.0f} that it may lag"
+
+
 def worth_of(
     revenue: float, last_error: float, age_days: float, loss_share: float, half_life_days: float
 ) -> float:

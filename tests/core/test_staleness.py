@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast_core.storage.staleness import Known, Refresh, choose, runs_of, why_stale, worth_of
+from forecast_core.storage.staleness import (
+    Known,
+    Refresh,
+    choose,
+    runs_of,
+    why_behind,
+    why_stale,
+    worth_of,
+)
 
 NOW = datetime(2026, 5, 22, 12, tzinfo=UTC)
 PROMISE = timedelta(hours=36)
@@ -83,3 +91,22 @@ def test_worth_grows_with_revenue_and_error_and_fades_with_age() -> None:
     assert worth_of(1000, 0.5, 0, 0.02, 180) == pytest.approx(10)
     assert worth_of(1000, 0.5, 180, 0.02, 180) == pytest.approx(5)
     assert worth_of(1000, 0.0, 0, 0.02, 180) == 0
+
+
+@pytest.mark.parametrize(
+    ("made", "sources", "why"),
+    [
+        (at(5), at(2), "changed 2 hours ago, within the 36"),
+        (at(50), at(40), None),  # stale by now
+        (at(2), at(5), None),
+        (None, at(5), None),
+        (at(2), None, None),
+    ],
+)
+def test_what_was_overtaken_of_late_is_behind_and_not_yet_stale(
+    made: datetime | None, sources: datetime | None, why: str | None
+) -> None:
+    known = Known("k", made, sources)
+    found = why_behind(known, PROMISE, NOW)
+    assert (found is None) if why is None else (found is not None and why in found)
+    assert found is None or why_stale(known, PROMISE, NOW) is None

@@ -13,6 +13,7 @@ from forecast_core.source.clean import Cleaned, clean
 from forecast_core.source.error import SourceError
 from forecast_core.source.mapping import MISSING
 from resources.mapped_source import MappedSource
+from resources.source_fixes import to_correct
 
 FIRST = date(2024, 1, 1)
 WORDS = tuple(word for word in MISSING if word)
@@ -103,8 +104,6 @@ def test_a_shop_whose_rows_are_mended_is_one(tmp_path: Path) -> None:
     assert made.stores() == ("north",)
     rows = cleaned(made).quarantined
     assert rows["raw_text"].to_list() == ["05/01/2024,south,pears,3"]
-    from resources.source_fixes import to_correct
-
     fixes = to_correct(rows).with_columns(
         date=pl.lit("2024-01-05"), item_id=pl.lit("pears"), store_id=pl.lit("south"), units=3.0
     )
@@ -166,3 +165,24 @@ def test_a_flag_of_a_plan_that_says_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="'maybe' says neither yes nor no") as refused:
         _ = source(tmp_path, days("apple"), known=known).stage
     assert refused.value.row == 3 and "values: {maybe: yes}" in refused.value.remedy
+
+
+def test_a_correction_left_alone_changes_nothing(tmp_path: Path) -> None:
+    """A row is filed somewhere until it can be read: that is no reading of it."""
+    odd = [
+        "2024-13-05,north,apple,3",
+        ",north,apple,4",
+        "2055-01-01,north,apple,5",
+        "2024-01-03,,apple,6",
+    ]
+    made = source(tmp_path, [*days("apple", 200), *odd])
+    before = cleaned(made)
+    found = to_correct(before.quarantined)
+    assert found["date"].null_count() == 3 and found["store_id"].null_count() == 1
+    found.write_csv(tmp_path / "fixes.csv")
+    content = {"sales": SALES, "fixes": "fixes.csv"}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(content))
+    again = MappedSource(tmp_path / "mapping.yaml", tmp_path / "staged")
+    assert cleaned(again).kept.equals(before.kept)
+    assert cleaned(again).quarantined.height == 4
+    assert again.corrected is not None and again.corrected.open == 4

@@ -212,11 +212,12 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
         tags["admission/earliest_start"] = _moment(row["earliest"])
         tags["admission/latest_start"] = _moment(row["latest"])
         instance.add_run_tags(run.run_id, tags)
+        misses = "" if _reaches(row) else ", which it will miss as things are"
         note(
             instance,
             run,
             f"held: {reason}; may start {tags['admission/earliest_start']}, must start by"
-            f" {tags['admission/latest_start']}",
+            f" {tags['admission/latest_start']}{misses}",
         )
         return
     # Data may have grown since it was measured: nobody gets less than unknown work does.
@@ -241,6 +242,11 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, row: Row, policy: Po
             HOLD: "0",
         },
     )
+
+
+def _reaches(row: Row) -> bool:
+    """May a held run still start in time?"""
+    return bool((row["earliest"] or math.inf) <= (row["latest"] or math.inf))
 
 
 def _moment(at: float | None) -> str:

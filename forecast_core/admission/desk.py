@@ -143,7 +143,10 @@ class Desk:
         self.released = {o.target for o in active if o.effect == "release"}
         self.blocked = {o.target: o for o in active if o.effect == "block"}
         self.purses = self._purses(snapshot.spent, active)
-        self.pauses = dict(self._pauses(snapshot.load))
+        self.pauses: dict[str, Block] = {}
+        for name, block in self._pauses(snapshot.load):  # what lasts longest is what it waits for
+            if name not in self.pauses or block.earliest > self.pauses[name].earliest:
+                self.pauses[name] = block
         self.caps = self._caps()
         self.alike = _alike(request[1] for request in snapshot.waiting)
         self._verdicts: dict[tuple[int, int, int, bool], Block | None] = {}
@@ -188,7 +191,8 @@ class Desk:
         for peak in self.policy.peaks:
             ends = self._peak_ends(peak) if peak.pause else None
             for name in peak.pause if ends is not None else ():
-                yield name, Block("peak", f"{name} pauses during '{peak.name}'", ends or NEVER)
+                assert ends is not None
+                yield name, Block("peak", f"{name} pauses during '{peak.name}'", ends)
         for name in self.blocked.keys() & self.policy.classes.keys():
             yield name, self._blocked_by(self.blocked[name])
 
@@ -209,8 +213,9 @@ class Desk:
         for peak in self.policy.peaks:
             ends = self._peak_ends(peak) if peak.runs else None
             for name, most in peak.runs.items() if ends is not None else ():
-                if name not in caps or most < caps[name][0]:
-                    caps[name] = (most, f"'{peak.name}'", ends or NEVER)
+                assert ends is not None
+                if name not in caps or (most, -ends) < (caps[name][0], -caps[name][2]):
+                    caps[name] = (most, f"'{peak.name}'", ends)
         return caps
 
     def take(self, request: Request, quote: Quote, admitted: float, count: int = 1) -> None:
@@ -410,7 +415,8 @@ class Desk:
             most, where, ends = self.caps[work_class]
             if self.lanes[work_class] >= most:
                 reason = f"{most} {work_class} runs at once in {where}"
-                return Block("cap", reason, min(ends, self._next_end(self.host)))
+                frees = ends if most == 0 else min(ends, self._next_end(self.host))
+                return Block("cap", reason, frees)
         return None
 
     def floor_lanes(self, work_class: str, lanes: Mapping[str, int]) -> int:

@@ -10,12 +10,14 @@ fast; the file speaks in currency units. Times are seconds since the epoch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from functools import cached_property, lru_cache
 from hashlib import sha256
+from itertools import takewhile
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -215,7 +217,10 @@ class Peak(_Model):
         return not self.environments or environment in self.environments
 
     def ends(self, now: float, offset_s: float) -> float | None:
-        """When the window that holds `now` ends, in epoch seconds; None outside of it."""
+        """When the window that holds `now` ends, in epoch seconds; None outside of it.
+
+        A window of whole days ends with the last of them, and one of every day never (inf).
+        """
         local = datetime.fromtimestamp(now + offset_s, UTC)
         start, end = self.start or time.min, self.end or time.min
         for day in (local.date(), local.date() - timedelta(days=1)):
@@ -225,8 +230,16 @@ class Peak(_Model):
             closes = datetime.combine(day, end, UTC)
             closes += timedelta(days=1) if end <= start else timedelta()
             if opens <= local < closes:
-                return closes.timestamp() - offset_s
+                more = self._days_after(day) if start == end else 0
+                return closes.timestamp() - offset_s + more * 86_400.0
         return None
+
+    def _days_after(self, day: date) -> float:
+        """The days in a row that it falls on after `day`."""
+        if self.weekdays and len(set(self.weekdays)) < len(_WEEKDAYS):
+            days = (day + timedelta(days=n) for n in range(1, len(_WEEKDAYS) + 1))
+            return len(list(takewhile(self._falls_on, days)))
+        return math.inf if self.last is None else float((self.last - day).days)
 
     def _falls_on(self, day: date) -> bool:
         return (

@@ -6,6 +6,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from forecast_core.admission import (
     latest_start,
 )
 from forecast_core.admission.policy import NANO, Policy
+from forecast_core.admission.values import NEVER
 
 SHIPPED = Path(__file__).parents[2] / "policies" / "admission.yaml"
 NOW = 1_790_000_000.0
@@ -577,6 +579,38 @@ def test_peaks_pause_and_say_until_when() -> None:
     (request,) = waiting("exploratory")
     (decision,) = decide(Snapshot(night, "prod", (request,)), policy)
     assert (decision.code, decision.earliest) == ("peak", night + 3 * 3600)
+
+
+@pytest.mark.parametrize(
+    ("window", "ends"),
+    [
+        ({"first": "2026-11-20", "last": "2026-12-31"}, "2027-01-01"),
+        ({"last": "2026-11-30"}, "2026-12-01"),
+        ({"weekdays": ["mon", "tue", "wed"]}, "2026-12-03"),
+        ({"weekdays": ["mon", "tue"], "last": "2026-11-30"}, "2026-12-01"),
+        ({"last": "2026-12-05", "from": "10:00", "until": "10:00"}, "2026-12-06T10:00"),
+        ({"last": "2026-12-05", "from": "10:00", "until": "14:00"}, "2026-11-30T14:00"),
+        ({}, None),
+    ],
+)
+def test_a_peak_of_whole_days_ends_with_its_last_and_what_misses_its_start_is_late(
+    window: dict[str, Any], ends: str | None
+) -> None:
+    """On Monday the 30th, at noon."""
+    noon = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    mapping = yaml.safe_load(SHIPPED.read_text()) | {"throttles": [], "peaks": [
+        {"name": "short", "first": "2026-11-30", "last": "2026-11-30", "pause": ["training"]},
+        {"name": "p", "pause": ["training"], **window},
+        {"name": "later", "first": "2027-02-01", "pause": ["training"]},
+    ]}  # fmt: skip
+    request = Request("r", shape("training", quote(0.1, "training")), noon.timestamp())
+    snapshot = Snapshot(noon.timestamp(), "prod", (request,))
+    (decision,) = decide(snapshot, Policy.parse(mapping))
+    until = datetime.fromisoformat(ends).replace(tzinfo=UTC).timestamp() if ends else NEVER
+    until = max(until, datetime(2026, 12, 1, tzinfo=UTC).timestamp())  # of 'short'
+    assert (decision.code, decision.earliest) == ("peak", until)
+    assert decision.late == (until > noon.timestamp() + 2 * 86_400), "two days may it wait"
+    assert at_risk([decision]) == [decision] * decision.late
 
 
 @given(st.floats(0, 4e9), st.sampled_from(["day", "week", "month", "quarter"]))

@@ -40,7 +40,7 @@ class Watch:
     Effects are log ratios. `event_most`: the most that an unquantified planned event may add.
     """
 
-    spike_p: float = 1e-5
+    spike_p: float = 3e-5
     step_p: float = 4e-6
     creep_p: float = 2e-4
     fall_p: float = 1e-5
@@ -57,7 +57,7 @@ class Watch:
     settle_sparse: int = 7
     noise_floor: float = 0.012
     prior_weight: float = 4.0
-    ramp_evidence_sparse: float = 1.5
+    ramp_evidence_sparse: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ class Estimator:
         novelty = self.novelty(ask)
         expected = self._level + float((self._design([ask]) @ self._coefficients)[0])
         errors = self._errors[novelty]
-        margin = _margin(errors, level)
+        margin = _margin(errors, level, alike=novelty != "new asset")
         return Estimate(
             math.exp(expected), math.exp(expected + max(margin, 0.0)), novelty, len(errors)
         )
@@ -260,24 +260,26 @@ def _spread(values: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
-def _margin(errors: Floats, level: float) -> float:
+def _margin(errors: Floats, level: float, *, alike: bool) -> float:
     """What to add to a log estimate so that it holds at `level`; `errors` in ascending order.
 
     Their quantile where one of them lies beyond it. Where the worst error would be the bound, the
-    lesser of the worst and a robust spread, which counts a stated one among few errors.
+    lesser of the worst and a robust spread, which counts a stated one among few errors; yet the
+    worst where errors are not `alike`: what sets assets apart is no strange run.
     """
     count = len(errors)
     rank = math.ceil((count + 1) * level)
     if rank < count:
         return float(errors[rank - 1])
+    worst = max(float(errors[-1]), 0.0) if count else math.inf
+    worst += _FEW if rank > count else 0.0
+    if not alike:
+        return worst
     beyond = NormalDist().inv_cdf(level)
     stated, seen = _FEW / beyond, _spread(errors) if count else 0.0
     pooled = math.sqrt((_PRIOR * stated**2 + count * seen**2) / (_PRIOR + count))
     typical = (float(np.median(errors)) if count else 0.0) + beyond * pooled
-    if rank == count:
-        return min(float(errors[-1]), typical)
-    worst = max(float(errors[-1]), 0.0) + _FEW if count else math.inf
-    return max(_FEW, min(worst, typical))
+    return max(_FEW if rank > count else 0.0, min(worst, typical))
 
 
 class _LeftOut:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any, Literal, get_args
@@ -37,6 +37,23 @@ _CATEGORICAL = (
     "dept_id", "cat_id", "store_id", "state_id",
 )  # fmt: skip
 _MIN_AGE_DAYS = 28
+# What is known of the day forecast, and of the day's like in the past.
+_AHEAD = (
+    "same_weekday_4", "same_weekday_8", "year_ago", "year_ago_change", "horizon",
+    *target_days.COLUMNS, "price_change", "price_to_mean",
+)  # fmt: skip
+_MINIMAL = frozenset(
+    ("same_weekday_8", "horizon", "weekday", "snap", "price_change", "dept_id", "store_id")
+)
+_REDUCED = _MINIMAL | {
+    "same_weekday_4", "month", "day", "event_name_1", "event_before", "event_after",
+    "price_to_mean", "cat_id", "state_id",
+}  # fmt: skip
+_KEPT_AHEAD: Mapping[str, frozenset[str]] = {
+    "minimal": _MINIMAL,
+    "reduced": _REDUCED,
+    "full": frozenset((*_AHEAD, *LEVELS)),
+}
 
 
 class NoExamplesError(ValueError):
@@ -122,17 +139,8 @@ class Fitted:
 
 def columns(spec: GbmSpec, covariates: Sequence[str] = ()) -> list[str]:
     """Names of the model's columns, in order."""
-    relative = ["same_weekday_4", "same_weekday_8", "year_ago", "year_ago_change"]
-    return [
-        *FEATURE_SETS[spec.features],
-        *relative,
-        "horizon",
-        *target_days.COLUMNS,
-        "price_change",
-        "price_to_mean",
-        *LEVELS,
-        *covariates,
-    ]
+    ahead = [name for name in (*_AHEAD, *LEVELS) if name in _KEPT_AHEAD[spec.features]]
+    return [*FEATURE_SETS[spec.features], *ahead, *covariates]
 
 
 def examples(
@@ -183,7 +191,7 @@ def examples(
     row, ahead, at, item, sold = row[known], ahead[known], at[known], item[known], sold[known]
     days = TargetDays.of(calendar, coding.events, state_id, first, cutoff)
     price = grid.values["sell_price"][item, at]
-    x = _design(origins, row, ahead, price, days, at, coding, spec)
+    x = _design(origins, row, ahead, price, days, at, coding, columns(spec))
     return Examples(_beside(x, grid, item, at, coding), sold)
 
 
@@ -235,6 +243,8 @@ class Model:
         self.spec = GbmSpec(**text["spec"])
         self.coding = Coding(text["events"], text["levels"], tuple(text.get("covariates", ())))
         self.booster = lgb.Booster(model_str=text["model"])
+        names = self.booster.feature_name()  # its own: what a set keeps may have changed since
+        self.columns = names[: len(names) - len(self.coding.covariates)]
 
     def predict(
         self,
@@ -283,7 +293,7 @@ class Model:
         item = _positions(origins["item_id"], grid.items)[row]
         price = grid.values["sell_price"][item, ahead - 1]
         days = TargetDays.of(calendar, self.coding.events, series["state_id"][0], first, last)
-        x = _design(origins, row, ahead, price, days, ahead - 1, self.coding, self.spec)
+        x = _design(origins, row, ahead, price, days, ahead - 1, self.coding, self.columns)
         return items, _beside(x, grid, item, ahead - 1, self.coding)
 
 
@@ -317,30 +327,47 @@ def _design(
     days: TargetDays,
     at: np.ndarray,
     coding: Coding,
-    spec: GbmSpec,
+    names: Sequence[str],
 ) -> Floats:
-    """The model's columns for each (origin row, day ahead)."""
-    kept = FEATURE_SETS[spec.features]
+    """Those columns, as `columns` orders them, for each (origin row, day ahead)."""
+
+    def same_weekday(weeks: int) -> Floats:
+        weekday = days.by_column["weekday"][at].astype(np.intp)
+        return _chosen(origins, f"weekday_{weeks}_", range(7), row, weekday)
+
+    def year_ago() -> Floats:
+        week = np.minimum((ahead - 1) // 7, YEAR_AGO_WEEKS - 1)
+        return _chosen(origins, "year_ago_", range(1, YEAR_AGO_WEEKS + 1), row, week)
+
+    def relative(base: str) -> Floats:
+        today = _column(origins, "price")[row]
+        planned = np.where(np.isfinite(price), price, today)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio: Floats = planned / _column(origins, base)[row]
+        return ratio
+
+    made: dict[str, Callable[[], np.ndarray]] = {
+        "same_weekday_4": lambda: same_weekday(4),
+        "same_weekday_8": lambda: same_weekday(8),
+        "year_ago": year_ago,
+        "year_ago_change": lambda: year_ago() - _column(origins, "year_ago_28")[row],
+        "horizon": lambda: ahead,
+        "price_change": lambda: relative("price"),
+        "price_to_mean": lambda: relative("price_mean_365"),
+    }
+    kept = [name for name in names if name not in made and name in origins.columns]
+    kept = [name for name in kept if name not in LEVELS]
     past = origins.select(kept).to_numpy().astype(np.float32)
-    weekday = days.by_column["weekday"][at].astype(np.intp)
-    week = np.minimum((ahead - 1) // 7, YEAR_AGO_WEEKS - 1)
-    ago = _chosen(origins, "year_ago_", range(1, YEAR_AGO_WEEKS + 1), row, week)
-    change = ago - _column(origins, "year_ago_28")[row]
-    today = _column(origins, "price")[row]
-    price = np.where(np.isfinite(price), price, today)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        relative = [price / today, price / _column(origins, "price_mean_365")[row]]
-    rest = [
-        _chosen(origins, "weekday_4_", range(7), row, weekday),
-        _chosen(origins, "weekday_8_", range(7), row, weekday),
-        ago,
-        change,
-        ahead,
-        *days.at(at),
-        *relative,
+    told = [name for name in names if name in target_days.COLUMNS]
+    known = dict(zip(told, days.at(at, told), strict=True))
+    tail = [
+        made[name]() if name in made else known[name]
+        for name in names
+        if name in made or name in known
     ]
-    tail = np.stack([np.asarray(column, dtype=np.float32) for column in rest], axis=1)
-    return np.concatenate([past[row], tail, coding.codes(origins)[row]], axis=1)
+    levels = [place for place, level in enumerate(LEVELS) if level in names]
+    stacked = np.stack([np.asarray(column, dtype=np.float32) for column in tail], axis=1)
+    return np.concatenate([past[row], stacked, coding.codes(origins)[row][:, levels]], axis=1)
 
 
 def _column(frame: pl.DataFrame, name: str) -> Floats:

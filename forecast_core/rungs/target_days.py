@@ -70,13 +70,13 @@ class TargetDays:
         }
         return cls(first, columns)
 
-    def at(self, offsets: np.ndarray) -> list[np.ndarray]:
-        """The columns, in the order of `COLUMNS`, of days given by their distance from `first`.
+    def at(self, offsets: np.ndarray, names: Sequence[str] = COLUMNS) -> list[np.ndarray]:
+        """Those columns, in their order, of days given by their distance from `first`.
 
         No event is NaN here: as a code, LightGBM would warn of it on every fit.
         """
-        chosen = (self.by_column[name][offsets].astype(np.float32) for name in COLUMNS)
+        chosen = (self.by_column[name][offsets].astype(np.float32) for name in names)
         return [
             np.where(values < 0, np.nan, values) if name in _CODED else values
-            for name, values in zip(COLUMNS, chosen, strict=True)
+            for name, values in zip(names, chosen, strict=True)
         ]

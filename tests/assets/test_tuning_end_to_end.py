@@ -12,7 +12,7 @@ from resources.lake import Lake
 from resources.ledger import open_ledger
 
 BUDGET = 40.0
-CUTOFF = "2025-06-01"
+CUTOFF = "2025-06-29"
 
 
 @pytest.mark.slow

@@ -44,6 +44,10 @@ SOLD = ["item_id", "store_id", *SALES, "sell_price"]
     io_manager_key="hot_io_manager",
     kinds={"polars", "deltalake"},
     metadata={"cost/pipeline": "reconciliation"},
+    # Of the sales it reads what there is by the cutoff: months to come must not hold it up.
+    automation_condition=dg.AutomationCondition.eager().ignore(
+        dg.AssetSelection.assets("cleaned_sales")
+    ),
 )
 @metered
 def prediction_reconciled(

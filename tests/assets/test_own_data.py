@@ -1,15 +1,28 @@
 """Anyone's data from files to a priced forecast: each shape proposed, checked, loaded, forecast."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
 SHAPES = {
     "promo_panel": ("8", 8, "60"),
     "store_revenue": ("28", 28, "60"),
     "wide_items": ("28", 28, "60"),
 }
+SERIES = ["item_id", "store_id"]
+HIERARCHIES: dict[str, Any] = {
+    "promo_panel": {
+        "levels": [[], ["kitchen"], ["region"], ["kitchen", "region"]],
+        "attributes": [
+            {"files": "meals.csv", "on": {"item_id": "meal_id"}, "columns": {"kitchen": "cuisine"}},
+            {"files": "centers.csv", "on": {"store_id": "center_id"},
+             "columns": {"region": "region_code"}},
+        ],
+    },
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -30,6 +43,8 @@ def test_from_files_to_a_forecast_better_than_naive(
     ):
         done = installation.forecast(*arguments)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        if arguments[1] == "init":
+            _declare(HIERARCHIES.get(shape), Path(mapping))
     cutoff = _cutoff(folder, shape, periods)
     out = tmp_path / "forecast.parquet"
     done = installation.forecast(
@@ -41,8 +56,26 @@ def test_from_files_to_a_forecast_better_than_naive(
     assert {"unique_id", "ds", "mean", "q50"} <= set(rows.columns)
     assert rows.group_by("unique_id").len()["len"].unique().to_list() == [periods]
     assert "Cost of this command" in done.stdout
+    if shape in HIERARCHIES:
+        _adds_up(installation.root, folder.name, HIERARCHIES[shape]["levels"])
     scored = _scores(installation.root, folder.name)
     assert scored["governed"] < min(scored["seasonal_naive"], scored["floor"])
+
+
+def _declare(hierarchy: dict[str, Any] | None, mapping: Path) -> None:
+    if hierarchy is not None:
+        content = yaml.safe_load(mapping.read_text())
+        mapping.write_text(yaml.safe_dump({**content, "hierarchy": hierarchy}))
+
+
+def _adds_up(root: Path, dataset: str, levels: list[list[str]]) -> None:
+    """Every declared level was published, and sums to what the item-stores sum to."""
+    from resources.lake import Lake
+
+    table = Lake(root / "data" / "dev" / dataset / "lake").table("prediction_reconciled")
+    sums = table.read().frame.group_by("level").agg(pl.col("mean").sum()).collect()
+    assert set(sums["level"]) == {"/".join(of) or "Total" for of in [*levels, SERIES]}
+    assert sums["mean"].max() - sums["mean"].min() < 1e-6 * sums["mean"].max()
 
 
 def _files(shape: str, folder: Path) -> list[Path]:

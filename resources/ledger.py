@@ -295,25 +295,31 @@ class Ledger:
     def _prepare(self) -> None:
         """Create what is missing, bring an older schema up; refuse a newer one, untouched."""
         with self._engine.connect() as connection:
-            if sa.inspect(connection).has_table(version.name):
-                found = connection.execute(sa.select(sa.func.max(version.c.version))).scalar()
-                if found is not None and found > SCHEMA_VERSION:
-                    raise LedgerVersionError(
-                        f"{self.name}: written by a newer version (schema {found}, this one knows"
-                        f" {SCHEMA_VERSION}); upgrade this installation, or point"
-                        " FORECAST_LEDGER_URL at another ledger"
-                    )
-                if found == SCHEMA_VERSION:
-                    return
+            if self._up_to_date(connection):
+                return
         with self._engine.execution_options(writes=True).begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            if self._up_to_date(connection):
+                return  # whoever came second would lock tables that the first now writes to
             for statement in missing_columns(connection):
                 connection.execute(sa.text(statement))
             metadata.create_all(connection)
             for statement in guards(connection.dialect.name):
                 connection.execute(sa.text(statement))
             _inserted(connection, version, {"version": SCHEMA_VERSION})
+
+    def _up_to_date(self, connection: sa.Connection) -> bool:
+        if not sa.inspect(connection).has_table(version.name):
+            return False
+        found = connection.execute(sa.select(sa.func.max(version.c.version))).scalar()
+        if found is not None and found > SCHEMA_VERSION:
+            raise LedgerVersionError(
+                f"{self.name}: written by a newer version (schema {found}, this one knows"
+                f" {SCHEMA_VERSION}); upgrade this installation, or point"
+                " FORECAST_LEDGER_URL at another ledger"
+            )
+        return bool(found == SCHEMA_VERSION)
 
 
 def open_ledger(url: str) -> Ledger:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import multiprocessing.process
 import os
 import tempfile
 import time
@@ -211,6 +212,8 @@ def _months(first: date, last: date) -> list[str]:
 
 def _through_the_graph(root: str, source: Mapping[str, str]) -> tuple[float, int, float, int, int]:
     """CPU-seconds, forecasts, units, partitions materialized and steps of the graph."""
+    # A spawned process is taken for a step's own; here all steps share one, as in a command.
+    multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
     os.environ.update({**installation(Path(root)), **source})
     began = time.process_time()
     import dagster as dg

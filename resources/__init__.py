@@ -181,6 +181,11 @@ class DataSpan:
         return periods * self.frequency.step
 
 
+def write_events_in_batches() -> None:
+    """Let Dagster hand a range's events to its store together, unless the environment says how."""
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "200")
+
+
 def with_environment(text: str) -> str:
     """`text` with each `${NAME}` replaced by that variable: secrets stay out of files.
 

@@ -301,14 +301,29 @@ def _report(
     if done.written:
         version = f"{sum(done.rows.values())}-{done.content:016x}"
         step.set_data_version(context.asset_key, dg.DataVersion(version))
-    for key in keys:
-        own = {
+    of_each: dict[str, Metadata] = {
+        key: {
             "dagster/partition_row_count" if key else "dagster/row_count": done.rows[key],
             "bytes_written": each[key],
             **common,
             **costs.get(key, {}),
         }
-        if len(keys) == 1:
-            context.add_output_metadata(own)
-        else:
-            step.add_asset_metadata(own, asset_key=context.asset_key, partition_key=key)
+        for key in keys
+    }
+    if len(keys) == 1:
+        context.add_output_metadata(of_each[keys[0]])
+    else:
+        _attach(context, of_each)
+
+
+def _attach(context: dg.OutputContext, of_each: Mapping[str, Metadata]) -> None:
+    """What `add_asset_metadata` does for one partition, for all of them.
+
+    That one lists every partition of the range, to see that its own is among them: of hundreds that
+    is hundreds of lists. These keys are the range's own.
+    """
+    step = context.step_context
+    for key, metadata in of_each.items():
+        step._metadata_accumulator = step._metadata_accumulator.with_additional_asset_metadata(
+            asset_key=context.asset_key, partition_key=key, metadata=metadata
+        )

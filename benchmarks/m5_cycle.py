@@ -87,7 +87,6 @@ def installation(root: Path) -> dict[str, str]:
         "DAGSTER_HOME": str(home),
         "FORECAST_DATA": str(root / "data"),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
-        "DAGSTER_EVENT_BATCH_SIZE": "200",
         "PYTHONWARNINGS": "ignore",
     }
 

@@ -3,8 +3,8 @@
 Belongs here: the partition definitions and the mappings between them. Does not: which asset
 uses which (the asset says so) and how a key becomes days and stores (`resources.partition_keys`).
 
-Month x store rather than day x store: a materialization event costs about 14 ms of CPU, so
-650 month keys cost seconds where 19,410 day keys would cost minutes per asset.
+Month x store rather than day x store: a partition costs about 1.5 ms of CPU in events, even in
+batches, so 650 month keys cost a second where 19,410 day keys would cost half a minute per asset.
 """
 
 from datetime import date, timedelta

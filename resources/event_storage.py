@@ -77,7 +77,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
             made = SqlEventLogStorageTable.insert().returning(
                 SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
             )
-            ids = [int(found) for found in conn.execute(made, rows).scalars()]
+            ids: list[int] = list(conn.execute(made, rows).scalars())
             self._store_asset_event_tags(conn, events, ids)
             # An asset's row keeps the last event of each kind.
             last = {_kind(event): (event, at) for event, at in zip(events, ids, strict=True)}

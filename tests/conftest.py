@@ -106,7 +106,6 @@ def install(root: Path) -> Installation:
             "DAGSTER_HOME": str(home),
             "FORECAST_DATA": str(root / "data"),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-            "DAGSTER_EVENT_BATCH_SIZE": "200",
             "PYTHONWARNINGS": "ignore",
             "COLUMNS": "200",
         },

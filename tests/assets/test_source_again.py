@@ -34,7 +34,10 @@ def deliver(folder: Path, lines: list[str], delivery: str = "whole") -> str:
 
 
 def made(root: Path, asset: str) -> dict[str, float]:
-    with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(root / "dagster"))
+        instance = dg.DagsterInstance.get()
+    with instance:
         page = instance.fetch_materializations(dg.AssetKey(asset), limit=1000)
     found: dict[str, float] = {}
     for record in page.records:

@@ -63,6 +63,8 @@ def test_dagster_starts_on_it_with_postgres_the_coordinator_and_ray(
 
 def test_only_storage_and_launcher_differ_from_one_machine() -> None:
     one, many = _yaml(ROOT / "dagster.yaml"), _yaml(DEPLOY / "dagster.yaml")
+    stored = one.pop("event_log_storage")
+    assert stored["class"] == "KeptSqliteEventLogStorage"  # of SQLite; Postgres has its own
     assert many.keys() - one.keys() == {"storage", "run_launcher"}
     assert {key: many[key] for key in one} == one
 

@@ -25,6 +25,7 @@ from deltalake import DeltaTable
 from forecast_core.cells import Cells
 from forecast_core.storage.content import content_hash
 from forecast_core.storage.lifecycle import Due, Kind, LifecyclePolicy, Part, Stay, check_movable
+from forecast_core.storage.placement import READS_OF_THE_SOURCE, READS_OF_THE_WRITTEN
 from forecast_core.storage.tiers import Tier
 from resources.all_tables import ALL_TABLES
 from resources.commits import Commit, find_commit
@@ -133,8 +134,8 @@ class Mover:
         Raises:
             HeldError: a legal hold covers the part.
             DamagedFile: a source file is damaged or missing; nothing was changed.
-            MoveFailed: the part vanished, there was no room, or what was read back differs and the
-                rows of before were put back.
+            MoveFailed: the part vanished, there was no room, or what was read back differs: the
+                rows of before were put back, unless another writer had replaced them.
             LakeConflict: other writers of the same rows kept interfering.
         """
         check_movable(due.part, self.books.holds(table.uri))
@@ -173,8 +174,8 @@ class Mover:
         before = content_of(table, cells, keys, move.base_version)
         after = content_of(table, cells, keys, done.version)
         if before != after:
-            self.put_back(table, cells, keys, move.base_version, done, before)
-            self.books.close(move.id, "restored", done)
+            again = self.put_back(table, cells, keys, move.base_version, done, before)
+            self.books.close(move.id, _ended(again), done)
         else:
             self.record(table, done, move.kind)
             self.books.close(move.id, "verified", done)
@@ -275,6 +276,7 @@ class _Attempt:
         self.cells, self.keys = window_of(table, part.first, part.last, part.owner)
         self.before = Content(0, 0)
         self.source: list[Part] = []
+        self.tries = 0  # one more after each conflict
 
     def run(self) -> Moved:
         books, table, due = self.mover.books, self.table, self.due
@@ -302,7 +304,7 @@ class _Attempt:
             done.bytes,
             sum(part.files for part in self.source),
             len(done.added),
-            _traffic(self.source),
+            _read(self.source, self.tries, done),
             traffic_of(done.added),
         )
 
@@ -310,6 +312,7 @@ class _Attempt:
         """The rows to be moved, as this version has them; asked again after a conflict."""
         first, last, owner = self.cells.first, self.cells.last, self.due.part.owner
         self.base = handle.version()
+        self.tries += 1
         self.source = [p for p in parts_of(self.table, handle) if p.meets(first, last, owner)]
         check_files(self.table, self.source, self.mover.books)
         rows = rows_of(self.table, self.cells, self.keys, handle)
@@ -322,13 +325,23 @@ class _Attempt:
 
     def _restore(self, done: Commit, after: Content) -> None:
         table = self.table
-        self.mover.put_back(table, self.cells, self.keys, self.base, done, self.before)
-        self.mover.books.close(self.id, "restored", done)
+        again = self.mover.put_back(table, self.cells, self.keys, self.base, done, self.before)
+        self.mover.books.close(self.id, _ended(again), done)
+        outcome = (
+            f"the rows of version {self.base} were put back"
+            if again is not None
+            else f"another writer has replaced them since; version {self.base} has those of before"
+        )
         raise MoveFailed(
             f"{self.due.part.name}: what was written reads back differently ({self.before.rows} "
-            f"rows before, {after.rows} after, or other values); the rows of version {self.base} "
-            "were put back. Check the disk and the memory of this machine before trying again"
+            f"rows before, {after.rows} after, or other values); {outcome}. Check the disk and the "
+            "memory of this machine before trying again"
         )
+
+
+def _ended(put_back: Commit | None) -> str:
+    """How a move ended that read back differently."""
+    return "overtaken" if put_back is None else "restored"
 
 
 def rows_of(table: LakeTable, cells: Cells, keys: Keys, handle: DeltaTable) -> pl.DataFrame:
@@ -389,11 +402,17 @@ def _explained(error: Exception, table: LakeTable, base: int) -> Exception:
     )
 
 
-def _traffic(parts: Sequence[Part]) -> dict[str, Traffic]:
+def _read(source: Sequence[Part], tries: int, done: Commit) -> dict[str, Traffic]:
+    """What a move fetched: its source, and as hot what it wrote, as the planner counts them."""
     found: dict[str, Traffic] = {}
-    for part in parts:
-        so_far = found.get(part.tier.value, Traffic(0, 0))
-        found[part.tier.value] = Traffic(so_far.files + part.files, so_far.bytes + part.bytes)
+
+    def add(tier: Tier, files: int, size: int, times: int) -> None:
+        so_far = found.get(tier.value, Traffic(0, 0))
+        found[tier.value] = Traffic(so_far.files + times * files, so_far.bytes + times * size)
+
+    for part in source:
+        add(part.tier, part.files, part.bytes, READS_OF_THE_SOURCE * tries)
+    add(Tier.HOT, len(done.added), done.bytes, READS_OF_THE_WRITTEN)
     return found
 
 

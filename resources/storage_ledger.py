@@ -173,7 +173,7 @@ class StorageLedger:
         self._set(move_id, base_version=base_version, rows=rows, bytes_read=bytes_read)
 
     def close(self, move_id: str, state: str, done: Commit | None = None) -> None:
-        """The move ended: 'verified', 'restored' or 'abandoned'."""
+        """The move ended: 'verified', 'restored', 'overtaken' or 'abandoned'."""
         seen = {} if done is None else {"version": done.version, "bytes_written": done.bytes}
         self._set(move_id, state=state, closed_at=datetime.now(UTC), **seen)
 

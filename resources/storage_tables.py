@@ -36,7 +36,9 @@ moves = sa.Table(
     sa.Column("owner", sa.Text),
     sa.Column("from_tier", sa.Text, nullable=False),
     sa.Column("to_tier", sa.Text, nullable=False),
-    # begun: nothing is known yet; verified, restored, abandoned: closed.
+    # begun: nothing is known yet. verified: what was written reads as before. restored: it did not,
+    # and the rows of before were put back; overtaken: or had been replaced by another writer.
+    # abandoned: it never committed.
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("base_version", sa.BigInteger, nullable=False),
     sa.Column("version", sa.BigInteger),

@@ -28,6 +28,8 @@ HORIZON_DAYS = 730
 STEP_DAYS = 7
 # Bytes of a row by tier beside those of a hot one, where a table has none yet: measured on M5.
 SHRINK: Mapping[Tier, float] = {Tier.HOT: 1.0, Tier.WARM: 0.96, Tier.COLD: 0.37}
+# A move reads its source for its hash and for its rows, and so it proves what it wrote.
+READS_OF_THE_SOURCE = READS_OF_THE_WRITTEN = 2
 
 Floats = NDArray[np.float64]
 
@@ -84,11 +86,13 @@ class Costs:
         gib = np.array([bytes_by_tier[tier] / GIB for tier in TIERS])
         least = np.array([rates.minimum_bytes.get(tier, 0) / GIB for tier in TIERS]) * files
         read = gib * rate("retrieval_gib") + files * rate("read_request")
+        # What was just written is read before it takes the class of its tier: as hot.
+        proof = gib * rate("retrieval_gib")[0] + files * rate("read_request")[0]
         return cls(
             keep_day=np.maximum(gib, least) * rate("gib_month") / DAYS_IN_MONTH,
             read=read,
-            enter=files * rate("write_request"),
-            leave=read,
+            enter=files * rate("write_request") + READS_OF_THE_WRITTEN * proof,
+            leave=READS_OF_THE_SOURCE * read,
             least_days=np.array([float(rates.minimum_days.get(tier, 0)) for tier in TIERS]),
         )
 

@@ -224,6 +224,44 @@ def test_what_reads_back_differently_is_put_back(
     assert not mover.books.open_moves()
 
 
+def test_rows_that_were_replaced_since_are_not_put_back_nor_said_to_be(
+    table: LakeTable, mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The move wrote something else, and before it noticed, another writer replaced that."""
+    real = mover.__class__.put_back
+    late = month(MONTHS[1], units=9.0)
+
+    def after_another(self, *args):  # type: ignore[no-untyped-def]
+        table.replace(late, window(MONTHS[1]))
+        return real(self, *args)
+
+    monkeypatch.setattr(mover.__class__, "put_back", after_another)
+    lossy = FileLayout.batches
+    broken: list[bool] = []
+
+    def lose(self, rows, tier, window):  # type: ignore[no-untyped-def]
+        if not broken:
+            broken.append(True)
+            rows = rows.with_columns(units=pl.lit(0.0))
+        return lossy(self, rows, tier, window)
+
+    monkeypatch.setattr(FileLayout, "batches", lose)
+    with pytest.raises(MoveFailed, match="another writer has replaced them since; version"):
+        mover.make(table, Due(part(table, "2016-02"), Tier.COLD, "move", "old"))
+    assert mover.books.history(table.uri)["state"].to_list() == ["overtaken"]
+    assert content_hash(table.read(window(MONTHS[1])).frame.collect()) == content_hash(late)
+
+
+def test_what_a_move_fetched_is_counted_as_often_as_it_was_fetched(
+    table: LakeTable, mover: Mover
+) -> None:
+    source = part(table, "2016-01")
+    moved = mover.make(table, Due(source, Tier.COLD, "move", "old"))
+    # The source for its hash and for its rows; what was written, not cold yet, for the same.
+    assert moved.read["hot"].bytes == 2 * source.bytes + 2 * moved.bytes_after
+    assert moved.read["hot"].files == 2 * source.files + 2 * moved.files_after
+
+
 def test_a_move_that_died_after_its_commit_is_verified_later(
     table: LakeTable, mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:

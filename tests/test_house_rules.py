@@ -21,6 +21,10 @@ HEAVY = {
     "pytorch_lightning", "ray", "scipy", "statsforecast", "streamlit", "torch",
 }  # fmt: skip
 
+# Dagster has no public base for what dagster.yaml may name as its storage. This module alone builds
+# on a private one, is held to it event for event by its tests, and can be left out of dagster.yaml.
+PLUGGED_IN = "resources/event_storage.py"
+
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 
@@ -53,7 +57,8 @@ def test_imports_point_one_way_and_stay_public(path: Path) -> None:
             if top in MAY_IMPORT:
                 assert top in MAY_IMPORT[package], f"{package} imports {name}"
             private = any(part.startswith("_") and part != "__future__" for part in name.split("."))
-            assert not (top.startswith("dagster") and private), f"private import {name}"
+            private &= top.startswith("dagster") and _name(path) != PLUGGED_IN
+            assert not private, f"private import {name}"
             if package == "forecast_core":
                 assert top not in IMPURE, f"the core is pure, yet imports {name}"
 

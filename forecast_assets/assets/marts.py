@@ -23,11 +23,31 @@ from resources.meter import metered
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"
 
-if not MANIFEST.is_file():
-    raise FileNotFoundError(f"{MANIFEST} is missing: run `make install`, which parses dbt_project/")
+
+class StaleManifest(RuntimeError):
+    """The manifest is missing, or of other models than the project's; says what to do."""
 
 
-@dbt_assets(manifest=MANIFEST)
+def parsed(project: Path, manifest: Path) -> dict[str, Any]:
+    """The project's manifest.
+
+    Raises:
+        StaleManifest: there is none, or models came or went since it was made.
+    """
+    remedy = "run `make install`, which parses dbt_project/"
+    if not manifest.is_file():
+        raise StaleManifest(f"{manifest} is missing: {remedy}")
+    found: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+    nodes = found["nodes"].values()
+    known = {n["original_file_path"] for n in nodes if n["resource_type"] == "model"}
+    there = {str(m.relative_to(project)) for m in (project / "models").rglob("*.sql")}
+    if known != there:
+        strange = min(known ^ there)
+        raise StaleManifest(f"{manifest} is of other models ({strange} came or went): {remedy}")
+    return found
+
+
+@dbt_assets(manifest=parsed(DBT_PROJECT, MANIFEST))
 @metered
 def cost_marts(
     context: dg.AssetExecutionContext,

@@ -184,3 +184,22 @@ def test_dbt_sources_are_the_assets_of_the_graph(table: str) -> None:
     manifest = json.loads((PROJECT / "target" / "manifest.json").read_text())
     names = {source["identifier"] for source in manifest["sources"].values()}
     assert table in names
+
+
+def test_a_manifest_of_other_models_says_what_to_do(tmp_path: Path) -> None:
+    """As after a pull that brought a model."""
+    from forecast_assets.assets.marts import StaleManifest, parsed
+
+    manifest = tmp_path / "target" / "manifest.json"
+    model = tmp_path / "models" / "marts" / "costs.sql"
+    model.parent.mkdir(parents=True)
+    model.write_text("select 1")
+    with pytest.raises(StaleManifest, match=r"manifest.json is missing: run `make install`"):
+        parsed(tmp_path, manifest)
+    manifest.parent.mkdir()
+    node = {"resource_type": "model", "original_file_path": "models/marts/costs.sql"}
+    manifest.write_text(json.dumps({"nodes": {"model.costs": node}}))
+    assert parsed(tmp_path, manifest)["nodes"]
+    (model.parent / "new.sql").write_text("select 2")
+    with pytest.raises(StaleManifest, match=r"\(models/marts/new.sql came or went\): run `make"):
+        parsed(tmp_path, manifest)

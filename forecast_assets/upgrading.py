@@ -17,6 +17,7 @@ from forecast_assets.ladder import LADDER, NOTHING_LEARNT, Asked, Serving
 from forecast_assets.partitions import ALIGNMENT, SPREAD
 from forecast_core import alignment
 from forecast_core.calibration import Spreads
+from forecast_core.combination import Weights
 from forecast_core.cost.settlement import Share
 from forecast_core.rungs import granted, upgrades
 from forecast_core.rungs.upgrades import Clock, Gains, Upgrade
@@ -30,10 +31,14 @@ Better = dict[Rung, pl.DataFrame]
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """One store at one cutoff: its item-stores, who serves their groups, and who pays."""
+    """One store at one cutoff: its item-stores, who serves their groups, and who pays.
+
+    `unearned`: group -> why the floor serves it although a forecaster was fitted.
+    """
 
     segments: pl.DataFrame
     fitted: Mapping[str, tuple[Rung, bytes]]
+    unearned: Mapping[str, str]
     shares: dict[str, Share]
     shapes: alignment.Shapes | None
     spreads: Spreads | None
@@ -63,12 +68,18 @@ class Night:
     def _known(self, cutoff: date, store_id: str) -> Known:
         segments = self.serving.demand_segments.latest(cutoff, stores=store_id)
         latest, shapes, spreads = self._fitted(cutoff)
-        fitted = {
-            row["segment_group"]: (row["rung"], row["artefact"])
-            for row in latest.iter_rows(named=True)
-            if row["rung"] in LADDER and row["artefact"] != NOTHING_LEARNT
-        }
-        known = Known(segments, fitted, shares_of(segments, latest, store_id), shapes, spreads)
+        fitted: dict[str, tuple[Rung, bytes]] = {}
+        unearned: dict[str, str] = {}
+        for row in latest.iter_rows(named=True):
+            if row["rung"] not in LADDER or row["artefact"] == NOTHING_LEARNT:
+                continue
+            earned = weights_of(spreads).of(row["segment_group"])
+            if earned.weight > 0:
+                fitted[row["segment_group"]] = (row["rung"], row["artefact"])
+            else:
+                unearned[row["segment_group"]] = earned.said(row["rung"]) or ""
+        shares = shares_of(segments, latest, store_id)
+        known = Known(segments, fitted, unearned, shares, shapes, spreads)
         self.laps.lap(*known.shares.values())
         return known
 
@@ -85,7 +96,7 @@ class Night:
         )
 
     def candidates(self, cutoff: date, store_id: str, gains: Gains) -> list[Upgrade]:
-        """An upgrade for each group of the store that has members and a forecaster."""
+        """An upgrade for each group of the store that has members and a forecaster that earns."""
         known = self.known(cutoff, store_id)
         found = []
         for group, (rung, _) in known.fitted.items():
@@ -107,6 +118,11 @@ class Night:
         rows = LADDER[rung].forecast(asked, artefact, served(known.segments, one.group))
         self.laps.lap(known.shares[one.group])
         return rows.filter(pl.col("ds") <= one.cutoff + timedelta(days=reach))
+
+
+def weights_of(spreads: Spreads | None) -> Weights:
+    """What rungs earned on held-back weeks; where none were looked at they serve alone."""
+    return Weights() if spreads is None else spreads.weights
 
 
 def shares_of(segments: pl.DataFrame, forecasters: pl.DataFrame, store_id: str) -> dict[str, Share]:
@@ -145,7 +161,9 @@ class Batch:
         elif not self._begun:
             self._begun = True
             self._make(self.places)
-        return self._better.pop((cutoff, store_id), {}), self._left.get((cutoff, store_id), {})
+        unearned = self.night.known(cutoff, store_id).unearned
+        left = {**self._left.get((cutoff, store_id), {}), **unearned}
+        return self._better.pop((cutoff, store_id), {}), left
 
     def _make(self, places: Sequence[Place]) -> None:
         night = self.night

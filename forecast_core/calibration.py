@@ -1,7 +1,8 @@
 """Where the spread of forecasts comes from: a small backtest made beside each training.
 
 Belongs here: the trial whose errors calibrate the spreads, of single days and of lead times, and
-how they are kept. Does not: what a spread is (`quantiles`) or the rungs (`backtest`).
+how they are kept, beside the weights that the same weeks gave each group's rung. Does not: what a
+spread is (`quantiles`), a weight (`combination`) or the rungs (`backtest`).
 
 The trial is bounded: some stores, one quick fit held back by a horizon, so that quantiles cost a
 fraction of the mean model on all stores. Demand scatters far more than two models of the same
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 import polars as pl
 
+from forecast_core.combination import Weights, combined, learn
 from forecast_core.evaluation import backtest
 from forecast_core.evaluation.backtest import KEY, Past
 from forecast_core.quantiles import Spread, SpreadError, calibrate, lead_time_pairs
@@ -31,9 +33,11 @@ _ROUNDS, _RATE, _DRAWS = 100, 0.12, 2
 
 @dataclass(frozen=True, eq=False)
 class Spreads:
-    """Days summed -> the spread of such sums; 1 is a single day."""
+    """Days summed -> the spread of such sums; 1 is a single day. `weights` are of the forecasts
+    that they lie around."""
 
     by_days: Mapping[int, Spread]
+    weights: Weights = field(default_factory=Weights)
 
     @property
     def daily(self) -> Spread:
@@ -43,7 +47,8 @@ class Spreads:
     def to_bytes(self) -> bytes:
         """As JSON, for the forecasters' table."""
         held = {str(days): spread.to_json() for days, spread in self.by_days.items()}
-        return json.dumps({"kind": "spread", "by_days": held}, sort_keys=True).encode()
+        text = {"kind": "spread", "by_days": held, "weights": self.weights.to_json()}
+        return json.dumps(text, sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, artefact: bytes) -> Spreads:
@@ -53,8 +58,9 @@ class Spreads:
             SpreadError: it is no such artefact; train the forecasters again.
         """
         try:
-            held = json.loads(artefact)["by_days"]
-            return cls({int(days): Spread.from_json(text) for days, text in held.items()})
+            text = json.loads(artefact)
+            by_days = {int(days): Spread.from_json(of) for days, of in text["by_days"].items()}
+            return cls(by_days, Weights.from_json(text.get("weights")))
         except (ValueError, KeyError, TypeError) as error:
             raise SpreadError(f"no spread to read ({error}); train the forecasters again") from None
 
@@ -83,8 +89,9 @@ def trial(
         most: whole stores are tried until so many series are reached.
 
     Returns:
-        pairs `item_id, store_id, cutoff, ds, segment, mean, units` of a sample of whole stores,
-        classified as they were then; empty where history is too short for a trial.
+        pairs `item_id, store_id, dept_id, cutoff, ds, segment, segment_group, mean, floor, units`
+        of a sample of whole stores, classified as they were then; empty where history is too
+        short for a trial.
     """
     sample = series.filter(pl.col("store_id").is_in(backtest.sample_stores(series, most)))
     count = 1 if sample.height >= _FEW_SERIES else 3
@@ -114,23 +121,38 @@ def trial(
         quiet = members.filter(rung="statistical")
         if not quiet.is_empty():
             better.append(backtest.run_statistical(past, quiet, cutoff, horizon))
-        rows = backtest.over_floor(backtest.run_floor(past, members, cutoff, horizon), *better)
+        base = backtest.run_floor(past, members, cutoff, horizon)
+        rows = backtest.over_floor(base.with_columns(floor="mean"), *better)
         if past.step == 1:
             rows = backtest.aligned(past, rows, members, cutoff, horizon)
         else:
             rows = rows.filter((pl.col("ds") - cutoff).dt.total_days() % past.step == 0)
         labelled = rows.join(
-            members.select(*KEY, "segment"), on=list(KEY), how="left", maintain_order="left"
+            members.select(*KEY, "dept_id", "segment", "segment_group"),
+            on=list(KEY),
+            how="left",
+            maintain_order="left",
         )
         found.append(backtest.sold(past, labelled).with_columns(cutoff=pl.lit(cutoff)))
     empty = pl.DataFrame(
-        schema={**backtest.MEANS, "segment": pl.String, "units": pl.Float64, "cutoff": pl.Date}
+        schema={
+            **backtest.MEANS,
+            **dict.fromkeys(("dept_id", "segment", "segment_group"), pl.String),
+            **dict.fromkeys(("floor", "units"), pl.Float64),
+            "cutoff": pl.Date,
+        }
     )
     return Trial(pl.concat([empty, *found], how="diagonal_relaxed"), drivers)
 
 
+def held_back(pairs: pl.DataFrame) -> Spreads:
+    """What pairs as `trial` gives them earned, and how sales scatter around what that serves."""
+    weights = learn(pairs)
+    return replace(spreads(combined(pairs, weights)), weights=weights)
+
+
 def spreads(pairs: pl.DataFrame) -> Spreads:
-    """Calibrate a day, and the sums over `LEAD_DAYS`, on pairs as `trial` gives them.
+    """Calibrate a day, and the sums over `LEAD_DAYS`, on pairs `segment, mean, units`.
 
     Without any pair (a history too short to hold one back) counts are taken as Poisson.
     """

@@ -122,7 +122,8 @@ def _coverage(live: Live) -> None:
     parts = ", ".join(f"{n:,} {rung} in {store}" for store, rung, n in known.served.iter_rows())
     chart(drawn, f"Item-stores by store and rung: {parts}")
     if known.reasons.height:
-        with st.expander(f"Why {int(known.reasons['item_stores'].sum()):,} have no dearer rung"):
+        given = int(known.reasons["item_stores"].sum())
+        with st.expander(f"Why {given:,} are not by their rung alone"):
             table(known.reasons, "Reasons given for the rung of a forecast")
 
 

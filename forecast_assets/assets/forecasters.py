@@ -6,7 +6,9 @@ rung is fitted (`forecast_assets.ladder`).
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -21,6 +23,7 @@ from forecast_assets.partitions import (
 )
 from forecast_assets.past import past_of
 from forecast_core import alignment, calibration
+from forecast_core.calibration import Spreads
 from forecast_core.cells import Cells
 from forecast_core.cost.settlement import Share
 from forecast_core.evaluation.backtest import Past
@@ -59,8 +62,11 @@ def forecasters(
     segment_policy: dg.ResourceParam[SegmentPolicy],
     lake: dg.ResourceParam[Lake],
     meter: dg.ResourceParam[Meter],
-) -> pl.DataFrame:
-    """A fitted forecaster for each segment group, as text: the rung its policy gives it."""
+) -> dg.Output[pl.DataFrame]:
+    """A fitted forecaster for each segment group, as text: the rung its policy gives it.
+
+    What of it is served beside the floor is what it earned on held-back weeks, see `served`.
+    """
     cutoff = span.as_of
     segments = demand_segments.latest(cutoff)
     laps = Laps(meter, context, "fit_seconds")
@@ -98,7 +104,13 @@ def forecasters(
                 "drivers": json.dumps(one.drivers),
             }
         )
-    return pl.DataFrame(rows, schema=TABLES["forecasters"].schema)
+    earned = _earned(rows, segment_policy)
+    for group, why in earned.items():
+        context.log.info(f"{group}: {why}")
+    return dg.Output(
+        pl.DataFrame(rows, schema=TABLES["forecasters"].schema),
+        metadata={"served": dg.MetadataValue.json(earned)} if earned else {},
+    )
 
 
 def _before(lake: Lake, group: Group, cutoff: date) -> bytes | None:
@@ -112,10 +124,24 @@ def _before(lake: Lake, group: Group, cutoff: date) -> bytes | None:
 def _spread(
     past: Past, segments: pl.DataFrame, cutoff: date, horizon: int, policy: SegmentPolicy
 ) -> Fitted:
-    """How demand scatters around forecasts, calibrated on the last weeks of some stores."""
+    """What each rung earned over the floor on the last weeks of some stores, and how demand
+    scatters around what is served of it."""
     trial = calibration.trial(past, segments.select(LEVELS), cutoff, horizon, policy)
     drivers = {**trial.drivers, "pairs": float(trial.pairs.height)}
-    return Fitted(calibration.spreads(trial.pairs).to_bytes(), drivers)
+    return Fitted(calibration.held_back(trial.pairs).to_bytes(), drivers)
+
+
+def _earned(rows: Sequence[Mapping[str, Any]], policy: SegmentPolicy) -> dict[str, str]:
+    """Segment group -> how much of its rung is served, and why not all of it."""
+    spreads = [row["artefact"] for row in rows if row["segment_group"] == SPREAD]
+    if not spreads:
+        return {}
+    weights = Spreads.from_bytes(spreads[0]).weights
+    return {
+        group.name: weights.of(group.name).said(group.rung) or f"{group.rung} alone"
+        for group in policy.content.groups
+        if group.enabled and group.rung != "floor"
+    }
 
 
 def _shapes(

@@ -13,6 +13,7 @@ import dagster as dg
 import polars as pl
 
 from forecast_assets.ladder import SALES, Serving
+from forecast_assets.newcomers import REASON as NEW
 from forecast_assets.newcomers import Newcomers
 from forecast_assets.partitions import (
     ANY_PARTITION,
@@ -21,12 +22,13 @@ from forecast_assets.partitions import (
     MONTH_OF_CUTOFF_STORE,
     RANGE_IS_ONE_RUN,
 )
-from forecast_assets.upgrading import Batch, Night
+from forecast_assets.upgrading import Batch, Night, weights_of
 from forecast_core import alignment
 from forecast_core.by_store import ByStore
 from forecast_core.calibration import Spreads
 from forecast_core.cells import Cells
 from forecast_core.closures import nothing_when_shut
+from forecast_core.combination import Weights, combined
 from forecast_core.prices import daily_prices
 from forecast_core.quantiles import LEVELS, column_of, only_levels, with_quantiles
 from forecast_core.rungs import floor, granted, upgrades
@@ -165,6 +167,7 @@ def prediction_daily(
             departments = segments.select("item_id", "store_id", "dept_id")
             boosted = alignment.expected(totals, shapes, raw_calendar, cutoff, horizon)
             rows = alignment.align(rows, departments, shapes, raw_calendar, level, boosted)
+        rows = _with_floor(rows, base, segments, weights_of(known.spreads))
         rows = _spread_out(rows, segments, known.spreads, segment_policy)
         if closing:
             spans = raw_prices.frame(planned, ["date", "until", CLOSED])
@@ -202,6 +205,41 @@ def _explained(base: pl.DataFrame, segments: pl.DataFrame, left: Mapping[str, st
         .otherwise(pl.format("no forecast from rung {}: floor used instead", "rung")),
     )
     return base.drop("reason").join(reasons, on="item_id", how="left", maintain_order="left")
+
+
+def _with_floor(
+    rows: pl.DataFrame, base: pl.DataFrame, segments: pl.DataFrame, weights: Weights
+) -> pl.DataFrame:
+    """The floor in the part that held-back weeks say, and why; it knows nothing of what is new."""
+    found = rows.join(
+        segments.select("item_id", "segment_group"), on="item_id", how="left", maintain_order="left"
+    ).join(
+        base.select("item_id", "ds", floor="mean"),
+        on=["item_id", "ds"],
+        how="left",
+        maintain_order="left",
+    )
+    new = pl.col("reason").eq_missing(NEW)
+    mixed = combined(found, weights).with_columns(
+        mean=pl.when(~new).then("mean").otherwise(found["mean"])
+    )
+    kinds = rows.join(segments, on="item_id").select("segment_group", "rung").unique()
+    said = [
+        {"segment_group": group, "rung": rung, "said": weights.of(group).said(rung)}
+        for group, rung in kinds.iter_rows()
+        if rung != "floor"
+    ]
+    schema = {"segment_group": pl.String, "rung": pl.String, "said": pl.String}
+    return (
+        mixed.join(
+            pl.DataFrame(said, schema=schema),
+            on=["segment_group", "rung"],
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(reason=pl.coalesce("reason", "said"))
+        .select(rows.columns)
+    )
 
 
 def _spread_out(

@@ -1,0 +1,170 @@
+"""How much of a forecast is its rung's and how much the floor's: what held-back weeks earned.
+
+Belongs here: the weight of each segment group, learnt where both forecasts and the sales are
+known, its verdict in words, and applying it. Does not: making those forecasts (`calibration`), the
+rungs, or keeping the weights.
+
+A rung serves because it beat the floor on weeks it had not seen, not because a policy names it. Of
+few series a shared model learns little, and a mean of it and the floor errs less than either
+(Bates and Granger 1969); of many it does best alone. So a group is served
+`floor + weight x (rung - floor)`, by the weight of least error on the held-back weeks among those
+that beat the floor there; where none does the floor serves as it is.
+
+Three windows of a small shop are mostly chance, so a weight is drawn towards the whole rung, which
+many series speak for. Over 59 later windows of twenty generated shops of 30 items the floor's
+WRMSSE is .880, the rung's alone .820 (worse than the floor in 9, by up to 14 %), this rule's .820
+(in 7, by up to 13 %); serving the floor wherever the windows are not beyond doubt gives .830 (by
+leaving each window out) to .871 (by a t-test).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Floats = npt.NDArray[np.float64]
+
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+EVERYONE = ""  # the pooled weight, for a group that had no member in the held-back weeks
+_LEVELS = (("store_id", "item_id"), ("store_id", "dept_id"), ("store_id",))
+_DRAWN = 0.1  # what it takes to be served none of the rung: so much of the floor's error
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What a group earned; errors are shares of the floor's, the mean of three levels.
+
+    Attributes:
+        weight: share of the rung's forecast that is served.
+        windows: held-back horizons that it was chosen on.
+        served: error of what is served; below 1, or the weight is 0.
+        alone: error of the rung's forecast by itself.
+    """
+
+    weight: float
+    windows: int
+    served: float
+    alone: float
+
+    def said(self, rung: str) -> str | None:
+        """Why a forecast is not its rung's alone; None where it is."""
+        if self.weight >= 1:
+            return None
+        if not self.windows:
+            return (
+                f"rung {rung} has no held-back weeks yet to beat the floor on: floor used instead"
+            )
+        held = f"on {self.windows} held-back window{'s' if self.windows > 1 else ''}"
+        if self.weight <= 0:
+            return (
+                f"rung {rung} had {self.alone:.3f} of the floor's error {held}: floor used instead"
+            )
+        return (
+            f"{1 - self.weight:.0%} of it the floor's: {self.served:.3f} of the floor's error "
+            f"{held}, rung {rung} alone {self.alone:.3f}"
+        )
+
+
+UNKNOWN = Weight(0.0, 0, 1.0, 1.0)
+WHOLE = Weight(1.0, 0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Segment group -> what it earned. Without any at all, as of fits of old, rungs serve alone."""
+
+    of_group: Mapping[str, Weight] | None = None
+
+    def of(self, group: str) -> Weight:
+        """A group that had no member is taken to be like the others."""
+        if self.of_group is None:
+            return WHOLE
+        return self.of_group.get(group, self.of_group.get(EVERYONE, UNKNOWN))
+
+    def to_json(self) -> dict[str, Any] | None:
+        """As JSON holds it."""
+        if self.of_group is None:
+            return None
+        return {name: asdict(one) for name, one in sorted(self.of_group.items())}
+
+    @classmethod
+    def from_json(cls, held: Mapping[str, Any] | None) -> Weights:
+        """Read `to_json` back.
+
+        Raises:
+            TypeError: it holds something else.
+        """
+        return cls(None if held is None else {name: Weight(**one) for name, one in held.items()})
+
+
+def learn(pairs: pl.DataFrame) -> Weights:
+    """The weight of each group, and of all together, from forecasts and sales held back.
+
+    Args:
+        pairs: `item_id, store_id, dept_id, segment_group, cutoff, ds, mean, floor, units`; days
+            without a known sale are left out.
+    """
+    known = pairs.filter(
+        pl.all_horizontal(pl.col("mean", "floor", "units").is_finite().fill_null(False))
+    )
+    if known.is_empty():
+        return Weights({})
+    pooled = known.with_columns(segment_group=pl.lit(EVERYONE))
+    return Weights(dict(_weights(pl.concat([known, pooled]))))
+
+
+def combined(pairs: pl.DataFrame, weights: Weights) -> pl.DataFrame:
+    """Rows (`segment_group, mean, floor`) with the mean that is served; others stay as they are."""
+    groups = pairs["segment_group"].unique().drop_nulls().to_list()
+    of = {group: weights.of(group).weight for group in groups}
+    if all(weight >= 1 for weight in of.values()):
+        return pairs  # to the last bit
+    weight = pl.col("segment_group").replace_strict(of, default=1.0, return_dtype=pl.Float64)
+    mixed = pl.col("floor") + weight * (pl.col("mean") - pl.col("floor"))
+    return pairs.with_columns(mean=pl.when(weight < 1).then(mixed).otherwise("mean"))
+
+
+def _weights(known: pl.DataFrame) -> Iterator[tuple[str, Weight]]:
+    sums = pl.concat(_squares(known, level) for level in _LEVELS)
+    for (group,), rows in sums.group_by("segment_group", maintain_order=True):
+        windows = rows.partition_by("cutoff", maintain_order=True)
+        yield str(group), _earned(np.mean([_errors(levels) for levels in windows], 0), len(windows))
+
+
+def _squares(known: pl.DataFrame, level: tuple[str, ...]) -> pl.DataFrame:
+    """By group and window, the sums of which any weight's squared error at a level is made."""
+    nodes = known.group_by("segment_group", "cutoff", "ds", *level).agg(
+        miss=(pl.col("floor") - pl.col("units")).sum(),
+        move=(pl.col("mean") - pl.col("floor")).sum(),
+    )
+    miss, move = pl.col("miss"), pl.col("move")
+    squares = nodes.group_by("segment_group", "cutoff").agg(
+        miss=(miss * miss).sum(), both=(miss * move).sum(), move=(move * move).sum()
+    )
+    return squares.sort("segment_group", "cutoff")
+
+
+def _errors(levels: pl.DataFrame) -> Floats:
+    """Of each weight of the grid, its root mean squared error over the floor's, mean of levels."""
+    miss, both, move = (levels[name].to_numpy()[:, None] for name in ("miss", "both", "move"))
+    grid = np.array(GRID)[None, :]
+    squared = np.maximum(miss + 2 * grid * both + grid**2 * move, 0)
+    # Nothing beats a floor that is right throughout.
+    errors = np.sqrt(np.divide(squared, miss, out=1 + squared, where=miss > 0))
+    found: Floats = errors.mean(axis=0)
+    return found
+
+
+def _earned(errors: Floats, windows: int) -> Weight:
+    """From the errors of the grid, shares of the floor's."""
+    drawn = errors + _DRAWN * (1 - np.array(GRID)) ** 2
+    drawn[1:][errors[1:] >= 1] = np.inf
+    at = int(drawn[1:].argmin()) + 1
+    weight = GRID[at] if np.isfinite(drawn[at]) else 0.0
+    served = float(errors[at]) if weight else 1.0
+    return Weight(weight, windows, round(served, 6), round(float(errors[-1]), 6))

@@ -36,7 +36,8 @@ class Landing:
         """What has to run; nothing where nothing changed."""
         if not isinstance(self._source, MappedSource):
             return list(cycle.landing())
-        self._record = Landed(self._settings.stage, lake_of(self._settings))
+        self.check()
+        self._record = self._landed(self._source)
         before = self._record.read()
         known = cycle.last + timedelta(days=cycle.horizon)
         if before is not None and before.stage == stage_of(self._source) and known <= before.known:
@@ -53,6 +54,20 @@ class Landing:
         if not self._left:
             self._record.write(self._survey)
         return list(self._left)
+
+    def check(self) -> None:
+        """That what is in the lake is of this very mapping.
+
+        Raises:
+            SourceChanged: it is of another one of the same name, and that was not `accept`ed.
+        """
+        if not isinstance(self._source, MappedSource) or self._accept:
+            return
+        if (other := self._landed(self._source).another()) is not None:
+            raise SourceChanged([other])
+
+    def _landed(self, source: MappedSource) -> Landed:
+        return Landed(self._settings.stage, lake_of(self._settings), source.path)
 
     def _chosen(self, cycle: Cycle, found: Parts, first: bool) -> list[Stage]:
         if first and set(cycle.stores) == set(self._source.stores()):

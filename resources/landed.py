@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from forecast_core.source.changes import State
+from forecast_core.source.changes import Change, State
 from forecast_core.source.landing import changed, fingerprints
 from forecast_core.source.rows import columns_of
 from forecast_core.storage.content import content_hash
@@ -132,18 +132,31 @@ def months_of(first: date, last: date) -> list[date]:
 
 
 class Landed:
-    """The record of one source in one lake; `read` finds none before the first landing."""
+    """The record of one source in one lake; `read` finds none before the first landing.
 
-    def __init__(self, root: Path, lake: Lake) -> None:
-        self._root, self._lake = root, lake
+    `mapping` is the file that the source is mapped by: a lake is called after it, and those of one
+    name must not mix.
+    """
+
+    def __init__(self, root: Path, lake: Lake, mapping: Path) -> None:
+        self._root, self._lake, self._mapping = root, lake, mapping
+
+    def another(self) -> Change | None:
+        """That the lake holds what another mapping of this name landed."""
+        held = self._held()
+        theirs = held.get("mapping") if held is not None else None
+        if theirs is None or theirs == str(self._mapping):
+            return None
+        return Change(
+            f"the lake {self._lake.root} holds what {theirs} landed: call this mapping otherwise, "
+            "for a lake of its own, unless it is the same one in another place",
+            holds=True,
+        )
 
     def read(self) -> Survey | None:
         """What was landed last, if this lake still has it."""
-        try:
-            held = json.loads((self._root / LANDED).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        if held["lake"] != self._ids():
+        held = self._held()
+        if held is None:
             return None
         state = State(
             held["kinds"],
@@ -161,6 +174,7 @@ class Landed:
         """Remember what has just been landed."""
         state = survey.state
         record = {
+            "mapping": str(self._mapping),
             "stage": survey.stage,
             "known": survey.known.isoformat(),
             "span": [day.isoformat() for day in survey.span],
@@ -177,6 +191,13 @@ class Landed:
         aside = self._root / f"{LANDED}.aside"
         aside.write_text(json.dumps(record))
         aside.replace(self._root / LANDED)
+
+    def _held(self) -> dict[str, Any] | None:
+        try:
+            held: dict[str, Any] = json.loads((self._root / LANDED).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return held if held["lake"] == self._ids() else None
 
     def _ids(self) -> list[str]:
         tables = [self._lake.table(name) for name in _TABLES]

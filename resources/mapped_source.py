@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import polars as pl
 from forecast_core.frequency import Frequency
 from forecast_core.hierarchy import Level
 from forecast_core.prices import month_pieces
+from forecast_core.rungs import cold_start
 from forecast_core.schema import TABLES
 from forecast_core.source.error import SourceError
 from forecast_core.source.item_stores import item_stores
@@ -192,11 +193,38 @@ class MappedSource:
 
     @lru_cache(maxsize=1)  # noqa: B019  # as many as there are sources
     def series(self) -> pl.DataFrame:
-        """Every item-store that a sale or a price of the store names: the five attributes."""
-        priced = pl.read_parquet(self.stage / "priced.parquet")
-        priced = priced.filter(pl.col("store_id").is_in(self.stores()))
+        """Every item-store that a sale or a price of the store names: the five attributes.
+
+        An item that only a price of no store names, or a list of what is on sale, is on sale in
+        every open store.
+        """
+        told = pl.read_parquet(self.stage / "priced.parquet")
+        priced = told.filter(pl.col("store_id").is_in(self.stores()))
         sold = self._series.filter("real").select(IDS)
-        return item_stores(pl.concat([priced, sold], how="diagonal"))
+        named = pl.concat([priced, sold], how="diagonal")
+        everywhere = [told.filter(pl.col("store_id").is_null()).select("item_id"), *self._listed]
+        only = pl.concat(everywhere).unique().join(named, on="item_id", how="anti")
+        if only.height:
+            named = pl.concat([named, only.join(self._open(), how="cross")], how="diagonal")
+        return item_stores(named)
+
+    @property
+    def _listed(self) -> list[pl.DataFrame]:
+        """(item_id) of each table that lists what is on sale."""
+        declared = self.mapping.hierarchy
+        tables = [t for t in declared.attributes if t.on_sale] if declared is not None else []
+        return [attributes(t, self.path.parent).select("item_id").drop_nulls() for t in tables]
+
+    def _open(self) -> pl.DataFrame:
+        """(store_id) of the stores that still sell: of the others no newcomer is expected."""
+        codes = {self._codes[store]: store for store in self.stores()}
+        sales = pl.scan_parquet(self.stage / "sales" / "*.parquet").filter(pl.col("units") > 0)
+        last = sales.group_by("store").agg(pl.col("date").max()).collect()
+        since = self.span()[1] - timedelta(days=cold_start.DAYS)
+        selling = last.filter(pl.col("store").is_in(list(codes)), pl.col("date") > since)
+        return selling.select(
+            store_id=pl.col("store").replace_strict(codes, return_dtype=pl.String)
+        )
 
     @property
     def plans(self) -> bool:

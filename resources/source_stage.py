@@ -43,7 +43,7 @@ GROUP = 1 << 16  # rows of a row group
 ASKED_AGAIN = 6 * 3600  # seconds
 _PARTING = ("|", "...")  # parts a key of month and store, and a range of keys
 TOLD = ("refused", "defect", "raw_text")  # what a reader says of a row it could not use
-_VERSION = 7  # of this layout
+_VERSION = 8  # of this layout
 Progress = Callable[[str, int], None]
 
 
@@ -337,8 +337,8 @@ class _Series:
     """A number for each series and each store, in the order in which they appear.
 
     A series is `real` once a row of it has a day and was not refused: a line of units under the
-    header, or of a sum at the end, opens no store and no item. What only the prices of a store
-    name is kept beside: it is on sale there, though it has sold nothing.
+    header, or of a sum at the end, opens no store and no item. What only prices name is kept
+    beside: it is on sale in their store, or in all of them, though it has sold nothing.
     """
 
     def __init__(self) -> None:
@@ -376,7 +376,8 @@ class _Series:
         if "item_id" not in rows.columns:
             return
         sound = pl.col("date").is_not_null() & (pl.col("sell_price") > 0)
-        pairs = rows.lazy().filter(sound).select("item_id", "store").drop_nulls().unique()
+        named = pl.col("item_id").is_not_null()
+        pairs = rows.lazy().filter(sound, named).select("item_id", "store").unique()
         self._priced = pl.concat([self._priced, pairs.collect()]).unique(maintain_order=True)
 
     def by_store(self, rows: pl.DataFrame) -> pl.DataFrame:

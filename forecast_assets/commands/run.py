@@ -55,6 +55,8 @@ def run_cycle(
     def stages(cycle: "Cycle") -> Iterator["Stage"]:
         if land:
             yield from landing.stages(cycle)
+        else:
+            landing.check()
         yield from cycle.training() if train else cycle.refreshing()
         yield from cycle.forecasting()
         if books:

@@ -373,7 +373,10 @@ def _changes(source: "MappedSource") -> "list[Change]":
     from resources.wiring import lake_of
 
     settings = Settings.from_environment(source=str(source.path))
-    before = Landed(settings.stage, lake_of(settings)).read()
+    landed = Landed(settings.stage, lake_of(settings), source.path)
+    if (other := landed.another()) is not None:
+        return [other]
+    before = landed.read()
     if before is None or before.stage == stage_of(source):
         return []
     return changes(before.state, survey(source, before.known).state, not source.adds)

@@ -6,7 +6,8 @@ with one, and retraining: nothing is fitted.
 An item that sells in other stores is taken to sell here as it does there, after the ratio of what
 the two stores sell of its department. One that is new everywhere sells as its department's items
 in the store do at about its price. A department that the store has never sold, and so a store
-that opens, is taken to sell as it does in the other stores. Weekdays follow the department.
+that opens, is taken to sell as it does in the other stores. Of one that nobody has ever sold, or
+that is not known, every item of the store is a neighbour. Weekdays follow the department.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def forecast(
     elsewhere = known.filter(pl.col("store_id") != store)
     on_average = elsewhere.group_by("item_id", "dept_id").agg(pl.col("daily", "price").mean())
     ratio = _ratios(here, elsewhere)
+    usual = np.mean([*shape.values()], axis=0) if shape else _FLAT
     ordered = newcomers.sort("item_id")
     first = cutoff + timedelta(days=1)
     ahead = (first.weekday() + np.arange(horizon)) % 7
@@ -101,9 +103,11 @@ def forecast(
             department = on_average.filter(dept_id=dept).sort("item_id")
             if daily is None and away.height:
                 daily = float(away["daily"].to_numpy().mean())
+        if department.is_empty():
+            department = here if here.height else on_average
         if daily is None:
             daily = _STRANGER * _as_neighbours(department, price)
-        rows.append(7 * daily * shape.get(dept, _FLAT)[ahead])
+        rows.append(7 * daily * shape.get(dept, usual)[ahead])
     return means(ordered["item_id"].to_list(), cutoff, np.array(rows))
 
 

@@ -235,15 +235,19 @@ class Wide(_Part):
 class Attributes(Join):
     """A table that says more of items, stores or both: `columns` is our name -> its column.
 
-    `on` is among our five names. Whoever has no line in it is `unassigned`.
+    `on` is among our five names. Whoever has no line in it is `unassigned`. `on_sale`: a list of
+    items, each on sale in every open store, though no sale and no price may name it yet.
     """
 
     columns: Mapping[str, str] = Field(min_length=1)
+    on_sale: bool = False
 
     @model_validator(mode="after")
     def _known_names(self) -> Attributes:
         if strange := sorted(set(self.on) - set(IDS)):
             raise ValueError(f"on: {strange[0]!r} is none of {', '.join(IDS)}")
+        if self.on_sale and "item_id" not in self.on:
+            raise ValueError("on_sale: only of a table of items; say `on: {item_id: its column}`")
         for name in self.columns:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"columns: {name!r}: use small letters, digits and _")

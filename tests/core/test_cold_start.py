@@ -72,7 +72,7 @@ def test_its_own_rows_here_teach_nothing_and_nobody_to_ask_means_nothing(sales) 
     assert _forecast(hidden, _new("x", 1.1))["mean"].mean() == pytest.approx(
         _forecast(sales, _new("x", 1.1))["mean"].mean()
     )
-    alone = _forecast(sales, _new("x", 1.0, dept="EMPTY"), horizon=5)  # sold in no store
+    alone = _forecast(sales.clear(), _new("x", 1.0), horizon=5)
     assert alone["mean"].to_list() == [0.0] * 5
     assert _forecast(sales, _new("x", 1.0).clear()).is_empty()
 
@@ -95,3 +95,10 @@ def test_newcomers_have_a_price_to_come_and_no_sale_behind() -> None:
     new = cold_start.newcomers_of(members, prices, sold=["b"])
     assert new.rows() == [("a", "S1", "D1", 2.0)]
     assert np.isfinite(new["price"].to_numpy()).all()
+
+
+def test_of_a_department_nobody_knows_every_item_of_the_store_is_a_neighbour(sales) -> None:
+    cheap, dear = (_forecast(sales, _new("new", price, "D9")) for price in (1.0, 20.0))
+    assert cheap["mean"].mean() > 3 * dear["mean"].mean() > 0
+    weekend = cheap.filter(pl.col("ds").dt.weekday() >= 6)["mean"].mean()
+    assert weekend == pytest.approx(2 * cheap.filter(pl.col("ds").dt.weekday() < 6)["mean"].mean())

@@ -97,7 +97,7 @@ def contest(
 
     A rung named `gbm` is the first feature set; `gbm:reduced` another; `gbm@2016-03-01` a fit of
     that earlier window where `refit`. `governed` is what the policy's rungs give together, bent
-    to their departments as when published.
+    to their departments as when published, without the floor's part (`combination`).
     """
     setup = setup or Setup()
     watch = _Watch(clock)

@@ -41,6 +41,7 @@ def write(folder: Path) -> str:
     prices = [
         f"{day},{shop},{item},2.5" for shop in ("north", "south") for item, day in begins.items()
     ]
+    prices.append(f"{LAST + timedelta(days=1)},,everywhere,2.5")  # of the chain: in every store
     (folder / "prices.csv").write_text("\n".join(["since,shop,sku,price", *prices]) + "\n")
     (folder / "shop.yaml").write_text(MAPPING)
     return str(folder / "shop.yaml")
@@ -55,7 +56,7 @@ def test_every_item_of_every_store_has_its_days(tmp_path: Path, own_installation
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "check failed" not in done.stderr
     forecast = pl.read_parquet(out)
-    items = {*SELLS, "listed", "tomorrow"}
+    items = {*SELLS, "listed", "tomorrow", "everywhere"}
     wanted = {f"{item}_{shop}" for item in items for shop in ("north", "south")}
     assert set(forecast["unique_id"]) == wanted
     assert forecast.group_by("unique_id").len()["len"].unique().to_list() == [HORIZON]
@@ -63,7 +64,7 @@ def test_every_item_of_every_store_has_its_days(tmp_path: Path, own_installation
     means = dict(forecast.group_by("item_id").agg(pl.col("mean").sum()).iter_rows())
     for item in ("withdrawn", "unsold", "listed"):
         assert said[item] == {UNSOLD} and means[item] == 0
-    for item in ("apple", "null", "yesterday", "tomorrow"):
+    for item in ("apple", "null", "yesterday", "tomorrow", "everywhere"):
         assert means[item] > 0
     assert "6 item-stores" in done.stdout  # that sold nothing, counted
 

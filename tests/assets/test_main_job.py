@@ -60,12 +60,15 @@ def test_the_governed_forecast_beats_the_floor(lake: Lake) -> None:
     assert by["governed"] < by["floor"] < by["seasonal_naive"]
 
 
-def test_who_stays_on_the_floor_is_told_why(lake: Lake) -> None:
-    floor = _all(lake, "prediction_daily").filter(rung="floor")
-    assert floor["reason"].is_not_null().all()
-    assert (
-        _all(lake, "prediction_daily").filter(pl.col("rung") != "floor")["reason"].is_null().all()
-    )
+def test_who_stays_on_the_floor_in_whole_or_in_part_is_told_why(lake: Lake) -> None:
+    served = _all(lake, "prediction_daily")
+    assert served.filter(rung="floor")["reason"].is_not_null().all()
+    floor = _all(lake, "prediction_floor").select("cutoff", "ds", "unique_id", floor="mean")
+    better = served.filter(pl.col("rung") != "floor").join(floor, on=["cutoff", "ds", "unique_id"])
+    shared = better.filter(pl.col("reason").is_not_null())
+    assert shared["reason"].str.contains(r"^\d+% of it the floor's: 0\.\d+ of the floor's").all()
+    # Where it is a part of two, nothing of the floor's is served as nothing.
+    assert (shared.filter(pl.col("floor") > 0)["mean"] > 0).all()
 
 
 def test_every_level_is_the_sum_of_the_item_stores(lake: Lake) -> None:

@@ -106,6 +106,17 @@ def test_coverage_is_what_it_says_on_fresh_sales():
     assert narrow < 0.75
 
 
+def test_the_lower_tail_of_a_slow_seller_is_as_wide_as_it_says():
+    """Its q10 is 0, and every day without a sale is at or below 0: that share is no fault of the
+    spread. Cut by probability (`pit_coverage`), a tenth of the outcomes lie in the lowest tenth."""
+    learnt, fresh = calibrate(history(1)), history(2).filter(pl.col("mean") < 0.7)
+    mean, units = fresh["mean"].to_numpy(), fresh["units"].to_numpy()
+    inflation = learnt.inflation(mean, fresh["segment"])
+    q10 = quantiles(mean, inflation, (0.1,))[:, 0]
+    assert not q10.any() and (units <= q10).mean() > 0.4
+    assert pit_coverage(units, mean, inflation, 0.0, 0.1) == pytest.approx(0.1, abs=0.015)
+
+
 def test_segments_lose_less_than_the_pool():
     learnt, fresh = calibrate(history(1)), history(2)
     mean, units = fresh["mean"].to_numpy(), fresh["units"].to_numpy()

@@ -1,5 +1,6 @@
 """The guide to one's own data: its mapping is one, and what it shows runs."""
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +25,7 @@ def test_the_mapping_it_shows_is_one() -> None:
 
 
 class EditorLoader(yaml.SafeLoader):
-    """YAML as editors read it: dates are text, and `on` is a word."""
+    """YAML as editors read it: dates are text, `on` is a word, `true` a flag."""
 
     yaml_implicit_resolvers: ClassVar = {
         letter: [
@@ -32,6 +33,11 @@ class EditorLoader(yaml.SafeLoader):
         ]
         for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+
+EditorLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf")
+)
 
 
 def test_an_editor_finds_no_fault_in_it_and_finds_those_there_are() -> None:

@@ -1,8 +1,8 @@
 """Whether a raised series stepped or crept, and where it began.
 
-Belongs here: fitting one change of level, sudden or over a while, to a short series, with ruptures
-for the change point and a Mann-Kendall test for the trend. Does not: deciding that it rose at
-all (`unit_cost_watch`).
+Belongs here: weighing one change of level, sudden or over a while, in a short series; ruptures finds
+the change point, a Mann-Kendall test the trend. Does not: deciding that it rose at all
+(`unit_cost_watch`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Shape:
     """`start`: index of the first raised observation; `length`: of the ramp (1 for a step).
 
     `effect`: log ratio of the level after to the one before; `trend_p`: Mann-Kendall's two-sided p
-    and `sen_slope` the Theil-Sen slope per observation, both from `start` on.
+    and `sen_slope` the Theil-Sen slope per observation, both from `start` on. `ramp_odds`: log of
+    the odds that it crept.
     """
 
     kind: Literal["step", "creep"]
@@ -30,64 +32,79 @@ class Shape:
     effect: float
     trend_p: float
     sen_slope: float
+    ramp_odds: float
 
 
-def shape_of(x: Floats, *, shortest_ramp: int = 5, evidence: float = 3.0) -> Shape:
-    """The better of one step and one ramp (rising over `length` observations, then level).
+def shape_of(x: Floats, at: Indices | None = None, *, shortest_ramp: int = 5) -> Shape:
+    """The likelier of one step and one ramp (rising over `length` observations, then level).
 
-    `x`: log unit costs, (n,), oldest first, n >= 2. A ramp has one degree of freedom more and must
-    earn it by `evidence` (twice the log of a likelihood ratio); it must also show a significant
-    trend from its start to its end.
+    `x`: log unit costs, (n,), oldest first, n >= 2. `at`: their places in the series where some are
+    left out; `start` is one of these places, or of those between them.
+
+    Neither is judged by its best fit alone: a ramp has a length to choose besides its start, and
+    fits noise on a step too well. The evidence of each is its likelihood over all starts (and
+    lengths, as many between 5 and 10 as between 10 and 20), for noise of unknown size. A creep
+    must also show a significant trend from its start to its end.
     """
-    step_at, step_error = _step(x)
-    start, length, ramp_error = _ramp(x, shortest_ramp)
-    n = len(x)
-    # A ramp of few observations is hardly more than a step with noise on it.
-    least = 2 * evidence if length <= shortest_ramp + 1 else evidence
-    earned = ramp_error > 0 and n * np.log(max(step_error, 1e-300) / ramp_error) > least
-    if earned or (ramp_error <= 0 < step_error):
-        end = min(start + length, n)
-        p, slope = _trend(x[max(start - 1, 0) : end])
+    at = np.arange(len(x), dtype=np.int64) if at is None else at
+    step_at = _step(x, at)
+    starts = np.arange(at[min(2, len(x) - 1)], at[-1], dtype=np.int64)
+    odds, start, length = float("-inf"), step_at, 1
+    if len(x) > shortest_ramp + 2 and len(starts):
+        lengths = np.unique(np.geomspace(shortest_ramp, len(x), 24).round()).astype(np.int64)
+        sudden = _log_likelihood(x, at, starts, np.array([1]))
+        early = starts[starts <= at[-shortest_ramp]]
+        gradual = _log_likelihood(x, at, early, lengths)
+        odds = _log_mean(gradual) - _log_mean(sudden)
+        i, j = np.unravel_index(int(np.argmax(gradual)), gradual.shape)
+        start, length = int(early[i]), int(lengths[j])
+    if odds > 0:
+        rising = (at >= start - 1) & (at < start + length)
+        p, slope = _trend(x[rising])
         if p < 0.1 and slope > 0:
-            before = float(np.median(x[:start])) if start else float(x[0])
-            after = float(np.median(x[end:])) if n - end >= 3 else float(np.mean(x[end - 2 : end]))
-            return Shape("creep", start, length, after - before, p, slope)
-    p, slope = _trend(x[step_at:])
-    before = float(np.median(x[:step_at])) if step_at else float(x[0])
-    return Shape("step", step_at, 1, float(np.median(x[step_at:])) - before, p, slope)
+            return Shape("creep", start, length, _height(x, at, start, length), p, slope, odds)
+    p, slope = _trend(x[at >= step_at])
+    return Shape("step", step_at, 1, _height(x, at, step_at, 1), p, slope, odds)
 
 
-def _step(x: Floats) -> tuple[int, float]:
-    import ruptures
-
+def _step(x: Floats, at: Indices) -> int:
+    """The place of the change point; of places left out before it, the first."""
     if len(x) < 4:
-        at = int(np.argmax(np.diff(x))) + 1 if len(x) > 1 else 0
+        i = int(np.argmax(np.diff(x))) + 1 if len(x) > 1 else 0
     else:
+        import ruptures
+
         search = ruptures.KernelCPD(kernel="linear", min_size=2).fit(x.reshape(-1, 1))
-        at = int(search.predict(n_bkps=1)[0])
-    return at, float(np.var(x[:at]) * at + np.var(x[at:]) * (len(x) - at)) if at else float("inf")
+        i = int(search.predict(n_bkps=1)[0])
+    return int(at[i - 1]) + 1 if i else int(at[0])
 
 
-def _ramp(x: Floats, shortest: int) -> tuple[int, int, float]:
-    """Least squares over every start and length of a ramp with a free base and a free height."""
+def _log_likelihood(x: Floats, at: Indices, starts: Indices, lengths: Indices) -> Floats:
+    """(starts, lengths): of a base, a height above zero and noise of unknown size."""
     n = len(x)
-    best = (0, shortest, float("inf"))
-    lengths = sorted(
-        {length for length in (*range(shortest, 16), *range(16, n, 3), n) if length <= n}
-    )
-    index = np.arange(n, dtype=np.float64)
     centred = x - x.mean()
-    power = float(np.sum(centred**2))
-    for length in lengths:
-        starts = np.arange(2, max(n - shortest + 1, 3), dtype=np.float64)
-        form = np.clip((index[None, :] - starts[:, None] + 1) / length, 0.0, 1.0)
+    power = max(float(np.sum(centred**2)), 1e-300)
+    found = np.empty((len(starts), len(lengths)))
+    for j, length in enumerate(lengths):
+        form = np.clip((at[None, :] - starts[:, None] + 1) / length, 0.0, 1.0)
         form -= form.mean(axis=1, keepdims=True)
         match, size = form @ centred, np.sum(form**2, axis=1)
-        gain = np.where((match > 0) & (size > 0), match**2 / np.maximum(size, 1e-12), 0.0)
-        i = int(np.argmax(gain))
-        if power - gain[i] < best[2]:
-            best = (int(starts[i]), length, float(power - gain[i]))
-    return best
+        explained = np.where((match > 0) & (size > 0), match**2 / np.maximum(size, 1e-12), 0.0)
+        found[:, j] = np.maximum(power - explained, 1e-9 * power)
+    return np.asarray(-0.5 * (n - 2) * np.log(found))
+
+
+def _log_mean(values: Floats) -> float:
+    top = float(values.max())
+    return top + float(np.log(np.mean(np.exp(values - top))))
+
+
+def _height(x: Floats, at: Indices, start: int, length: int) -> float:
+    before, after = x[at < start], x[at >= start + length - 1]
+    base = float(np.median(before)) if len(before) else float(x[0])
+    if len(after) < 3:
+        return float(np.mean(x[-2:])) - base
+    return float(np.median(after)) - base
 
 
 def _trend(x: Floats) -> tuple[float, float]:

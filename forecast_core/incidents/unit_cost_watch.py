@@ -57,7 +57,6 @@ class Watch:
     settle_sparse: int = 7
     noise_floor: float = 0.012
     prior_weight: float = 4.0
-    ramp_evidence_sparse: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -407,7 +406,8 @@ class _Walk:
         rise = self.open
         assert rise is not None
         self.open = None
-        shape, start = self._shape(max(self.from_, rise.start - 45), t)
+        shape = self._shape(max(self.from_, rise.start - 45), t, rise)
+        start = shape.start
         opened = rise.opened
         if start > rise.opened + 2:
             # It opened by chance, before what the shape shows began: a creep is known only now.
@@ -428,11 +428,15 @@ class _Walk:
             start = max(start, t - 5)
         self._new_level(start, t)
 
-    def _shape(self, low: int, t: int) -> tuple[Shape, int]:
-        where = np.flatnonzero(~self.masked[low : t + 1]) + low
-        shortest, evidence = (5, 3.0) if self.daily else (4, self.w.ramp_evidence_sparse)
-        shape = shape_of(self.adjusted[where], shortest_ramp=shortest, evidence=evidence)
-        return shape, int(where[shape.start])
+    def _shape(self, low: int, t: int, rise: Rise) -> Shape:
+        """The shape from `low` to `t`; planned events, whose lift is not known, say nothing of it
+        where enough else does."""
+        kept = ~self.masked[low : t + 1]
+        plain = kept & (self.s.event[low : t + 1] == 0)
+        if np.sum(plain[max(rise.start - low, 0) :]) >= 3:
+            kept = plain
+        where = np.flatnonzero(kept) + low
+        return shape_of(self.adjusted[where], where)
 
     def _least(self, shape: Shape) -> float:
         return self.w.creep_least if shape.kind == "creep" else self.w.step_least
@@ -447,7 +451,8 @@ class _Walk:
         if last.until is not None or rise.start - last.start > (40 if self.daily else 10):
             return False
         # What settled as a step and rose again may have been one slow creep.
-        shape, start = self._shape(max(self.before_last, last.start - 45), t)
+        shape = self._shape(max(self.before_last, last.start - 45), t, last)
+        start = shape.start
         if shape.kind != "creep" or start > last.opened:
             return False
         self.seen.rises[-1] = _kind(last, "creep", t, start=start, effect=shape.effect, shape=shape)

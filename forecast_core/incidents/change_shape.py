@@ -44,7 +44,7 @@ def shape_of(x: Floats, at: Indices | None = None, *, shortest_ramp: int = 5) ->
     Neither is judged by its best fit alone: a ramp has a length to choose besides its start, and
     fits noise on a step too well. The evidence of each is its likelihood over all starts (and
     lengths, as many between 5 and 10 as between 10 and 20), for noise of unknown size. A creep
-    must also show a significant trend from its start to its end.
+    must also rise from its start to its end by the median of all slopes.
     """
     at = np.arange(len(x), dtype=np.int64) if at is None else at
     step_at = _step(x, at)
@@ -61,7 +61,7 @@ def shape_of(x: Floats, at: Indices | None = None, *, shortest_ramp: int = 5) ->
     if odds > 0:
         rising = (at >= start - 1) & (at < start + length)
         p, slope = _trend(x[rising])
-        if p < 0.1 and slope > 0:
+        if slope > 0:
             return Shape("creep", start, length, _height(x, at, start, length), p, slope, odds)
     p, slope = _trend(x[at >= step_at])
     return Shape("step", step_at, 1, _height(x, at, step_at, 1), p, slope, odds)

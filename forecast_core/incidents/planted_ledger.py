@@ -238,10 +238,13 @@ def _cost_shifts(
             if not alike or not 0.4 < _money(giver) / _money(taker) < 2.5:
                 continue
             day = int(rng.integers(70, max(giver.days[-1] - 40, 71)))
-            moved = 0.45 * _money(giver)
-            giver.unit[giver.days >= day] += np.log(0.55)
-            size = float(np.log1p(moved / _money(taker)))
-            taker.unit[taker.days >= day] += size
+            shared = {d: i for i, d in enumerate(giver.days) if d >= day}
+            for i, d in enumerate(taker.days):
+                if d in shared:
+                    moved = 0.45 * np.exp(giver.unit[shared[d]]) * giver.volume[shared[d]]
+                    taker.unit[i] += np.log1p(moved / (np.exp(taker.unit[i]) * taker.volume[i]))
+            giver.unit[list(shared.values())] += np.log(0.55)
+            size = float(np.log1p(0.45 * _money(giver) / 0.55 / _money(taker)))
             return [("shifted", taker.name, day, int(taker.days[-1]), size)]
     return []
 

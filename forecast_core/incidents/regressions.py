@@ -319,9 +319,10 @@ def _shifts(
 
 
 def _share_money(a: _Series, b: _Series) -> bool:
-    """Only within an environment, and a pipeline or a segment group, does attribution move."""
+    """Only within an environment, and a pipeline or a segment group, does attribution move; and
+    at each run, so that what runs daily takes nothing from what runs weekly."""
     near = any(a.labels[k] == b.labels[k] for k in ("pipeline", "segment_group"))
-    return near and a.labels["environment"] == b.labels["environment"]
+    return near and a.labels["environment"] == b.labels["environment"] and a.daily == b.daily
 
 
 def _mismatch(s: _Series, rise: Rise, giver: _Series, fall: Fall) -> float:

@@ -239,6 +239,8 @@ class _Walk:
             level = float(np.median(cost[before] - self.offset[before]))
             lift = float(np.median(cost[first : t + 1])) - level
             self.offset[t] = min(lift, self.w.event_most)
+        elif first < t:
+            self.offset[t] = self.offset[t - 1]  # the level in force began with the event
 
     def _base(self, t: int) -> Floats:
         low = max(self.from_, t - self.w.history)
@@ -419,7 +421,7 @@ class _Walk:
         )
         if self._returned(named):
             self.seen.dismissed.append((start, "back at the level it had before a brief fall"))
-        elif shape.effect < self._least(shape) or not self._held(rise, t):
+        elif shape.effect < self.w.step_least or not self._held(rise, t):
             self.seen.dismissed.append((start, "went away before its shape was known"))
         elif not self._continues(named, t):
             self._report(named)
@@ -437,9 +439,6 @@ class _Walk:
             kept = plain
         where = np.flatnonzero(kept) + low
         return shape_of(self.adjusted[where], where)
-
-    def _least(self, shape: Shape) -> float:
-        return self.w.creep_least if shape.kind == "creep" else self.w.step_least
 
     def _continues(self, rise: Rise, t: int) -> bool:
         """Whether the rise is more of the last one: a creep is one incident, however long."""

@@ -14,7 +14,7 @@ A cycle is an observation: a weekly training run is one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -438,7 +438,10 @@ class _Walk:
         if np.sum(plain[max(rise.start - low, 0) :]) >= 3:
             kept = plain
         where = np.flatnonzero(kept) + low
-        return shape_of(self.adjusted[where], where)
+        shape = shape_of(self.adjusted[where], where)
+        if not ((where >= shape.start) & (where < rise.start)).any():
+            shape = replace(shape, start=max(shape.start, rise.start))  # left out: not known better
+        return shape
 
     def _continues(self, rise: Rise, t: int) -> bool:
         """Whether the rise is more of the last one: a creep is one incident, however long."""
@@ -490,8 +493,6 @@ class _Walk:
 
 
 def _kind(rise: Rise, kind: Opened, t: int, **changes: object) -> Rise:
-    from dataclasses import replace
-
     return replace(rise, kind=kind, classified=t, **changes)  # type: ignore[arg-type]
 
 

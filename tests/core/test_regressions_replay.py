@@ -129,3 +129,26 @@ def test_the_tails_of_noise_are_told_apart() -> None:
     assert tail_df(normal) > 20
     assert 3 <= tail_df(heavy) < 7
     assert tail_df(normal[:1]) == float("inf")  # too few to say
+
+
+@given(seed=st.integers(0, 10_000), length=st.sampled_from([1, 20, 30]))
+@settings(max_examples=25, deadline=None)
+def test_days_left_out_change_no_shape(seed: int, length: int) -> None:
+    rng = np.random.default_rng(seed)
+    index = np.arange(80)
+    x = np.clip((index - 29) / length, 0, 1) * 0.6 + 0.03 * rng.normal(size=80)
+    kept = np.flatnonzero(rng.random(80) > 0.2)
+    whole, part = shape_of(x), shape_of(x[kept], kept)
+    assert part.kind == whole.kind == ("step" if length == 1 else "creep")
+    assert abs(part.start - whole.start) <= (2 if length == 1 else 8)
+
+
+def test_weekly_ramps_through_a_promotion_are_creeps() -> None:
+    index, named = np.arange(26), []
+    for seed in range(20):
+        y = 0.07 * np.random.default_rng(seed).normal(size=26) + np.clip(index - 13, 0, 8) * 0.08
+        y[16:18] += 0.35
+        series = observed(y, step=7)
+        series.event[16:18] = 1
+        named.append([r.kind for r in replay(series, Watch(), 0.07).rises])
+    assert named.count(["creep"]) >= 18

@@ -52,3 +52,12 @@ def test_a_large_series_that_wavers_pays_for_no_step_of_a_small_one() -> None:
     giver[60:] -= 4.0  # a tenth of it
     taker[60:] += 4.0
     assert detect(ledger(giver=giver, taker=taker)).incidents["kind"].to_list() == ["step"]
+
+
+def test_what_runs_weekly_gives_nothing_to_what_runs_daily() -> None:
+    giver, taker = wavering(1, 70.0, n=180), wavering(2, 10.0, n=180)
+    giver[98:] -= 21.0
+    taker[98:] += 3.0
+    weekly = ledger(giver=giver).filter(pl.int_range(pl.len()) % 7 == 0)
+    found = detect(pl.concat([weekly, ledger(taker=taker)]))
+    assert found.incidents["x_segment_group"].to_list() == ["taker"]

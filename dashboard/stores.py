@@ -19,11 +19,12 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from forecast_core.events import Event
 from forecast_core.storage.lifecycle import Hold
 from resources.admission_store import AdmissionStore
 from resources.admission_tables import SCHEMA_VERSION as ADMISSION_VERSION
 from resources.admission_tables import version as admission_version
-from resources.event_log import Entry, EventLog, events_table
+from resources.event_log import EventLog, events_table
 from resources.ledger import Ledger, LedgerVersionError
 from resources.ledger_tables import SCHEMA_VERSION, ExactSum, version
 from resources.plan_store import PlanStore
@@ -179,11 +180,11 @@ class ReadLog(EventLog):
     def _begun(self) -> bool:
         return sa.inspect(self._engine).has_table(self._table.name)
 
-    def of(self, subject: str) -> list[Entry]:
+    def of(self, subject: str) -> list[Event]:
         """The events of one subject, oldest first."""
         return super().of(subject) if self._begun() else []
 
-    def subjects(self) -> dict[str, list[Entry]]:
+    def subjects(self) -> dict[str, list[Event]]:
         """Every subject's events, oldest first."""
         return super().subjects() if self._begun() else {}
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from forecast_core.evaluation.tuning import Comparison, promoted
-from forecast_core.levers.decisions import Action, Event, Refusal
+from forecast_core.events import Event, Refusal
 from resources import Settings
 from resources.decision_store import DecisionStore
 
@@ -38,7 +38,7 @@ def promote(settings: Settings, group: str, changed: Mapping[str, Any], verdict:
         f"worth {verdict.worth:.4f} a period for {verdict.dearer:+.4f}"
     )
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
-    steps: list[tuple[Action, dict[str, Any]]] = [
+    steps: list[tuple[str, dict[str, Any]]] = [
         ("proposed", {"reason": reason, "options": [option]}),
         ("approved", {"by": "policy"}),
         ("applied", {"by": "policy", "policy_version": version}),

@@ -16,7 +16,8 @@ from typing import Any
 import polars as pl
 
 from forecast_core.evaluation.live_accuracy import ALL
-from forecast_core.incidents import Event, Incident, root_cause, unit_costs
+from forecast_core.events import Event
+from forecast_core.incidents import Incident, root_cause, unit_costs
 from forecast_core.incidents.plot import svg
 from forecast_core.incidents.regressions import Detection, Policy, detect
 from resources.cost_policy import CostPolicy

@@ -1,32 +1,24 @@
 """An append-only log of events by subject, in SQLite or Postgres; the database refuses changes.
 
-Belongs here: the table, its guard and the two statements on it. Does not: what an event means
-(`incident_store`, `decision_store`).
+Belongs here: the table, its guard, the two statements on it, and the records that its events add
+up to. Does not: what an event means (`forecast_core.incidents`, `forecast_core.levers.decisions`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
+from forecast_core.events import Apply, Event, Refusal, fold
+
 _TRIES = 5
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One event of a subject: when, what, and its details (JSON values)."""
-
-    subject: str
-    at: datetime
-    action: str
-    details: Mapping[str, Any]
+Record = TypeVar("Record")
 
 
 class EventLog:
@@ -42,19 +34,19 @@ class EventLog:
             for statement in _guards(connection, self._table):
                 connection.exec_driver_sql(statement)
 
-    def of(self, subject: str) -> list[Entry]:
+    def of(self, subject: str) -> list[Event]:
         """The events of one subject, oldest first."""
         with self._engine.connect() as connection:
             return self._read(connection, subject)
 
-    def subjects(self) -> dict[str, list[Entry]]:
+    def subjects(self) -> dict[str, list[Event]]:
         """Every subject's events, oldest first."""
         order = sa.select(self._table).order_by(self._table.c.subject, self._table.c.position)
         with self._engine.connect() as connection:
-            entries = [_entry(row) for row in connection.execute(order)]
-        return {key: list(own) for key, own in groupby(entries, key=lambda e: e.subject)}
+            events = [_event(row) for row in connection.execute(order)]
+        return {key: list(own) for key, own in groupby(events, key=lambda e: e.subject)}
 
-    def append(self, entry: Entry, judge: Callable[[list[Entry]], tuple[T, bool]]) -> T:
+    def append(self, event: Event, judge: Callable[[list[Event]], tuple[T, bool]]) -> T:
         """Append the event if `judge(history)` says so; returns what it says.
 
         A writer that was overtaken looks at the new history and judges again.
@@ -65,19 +57,46 @@ class EventLog:
         for _ in range(_TRIES):
             try:
                 with self._engine.begin() as connection:
-                    history = self._read(connection, entry.subject)
+                    history = self._read(connection, event.subject)
                     answer, allowed = judge(history)
                     if allowed:
-                        row = _row(entry, len(history))
+                        row = _row(event, len(history))
                         connection.execute(sa.insert(self._table).values(**row))
                 return answer
             except sa.exc.IntegrityError:
                 continue
-        raise RuntimeError(f"{self._table.name}: too many writers at once on {entry.subject}")
+        raise RuntimeError(f"{self._table.name}: too many writers at once on {event.subject}")
 
-    def _read(self, connection: sa.Connection, subject: str) -> list[Entry]:
+    def _read(self, connection: sa.Connection, subject: str) -> list[Event]:
         own = sa.select(self._table).where(self._table.c.subject == subject)
-        return [_entry(row) for row in connection.execute(own.order_by(self._table.c.position))]
+        return [_event(row) for row in connection.execute(own.order_by(self._table.c.position))]
+
+
+class Histories(Generic[Record]):
+    """Records behind an SQLAlchemy `url`, each the sum of its events in table `name`.
+
+    `apply` says which event may follow which.
+    """
+
+    def __init__(self, url: str, name: str, apply: Apply[Record]) -> None:
+        self._log, self._apply = EventLog(url, name), apply
+
+    def get(self, key: str) -> Record | None:
+        """One record, or None."""
+        events = self._log.of(key)
+        return fold(events, self._apply) if events else None
+
+    def append(self, event: Event) -> Record | Refusal:
+        """Apply and store one event; a refusal stores nothing."""
+
+        def judge(history: list[Event]) -> tuple[Record | Refusal, bool]:
+            result = self._apply(fold(history, self._apply) if history else None, event)
+            return result, not isinstance(result, Refusal)
+
+        return self._log.append(event, judge)
+
+    def _every(self) -> list[Record]:
+        return [fold(events, self._apply) for events in self._log.subjects().values()]
 
 
 def events_table(name: str) -> sa.Table:
@@ -112,15 +131,15 @@ def _guards(connection: sa.Connection, table: sa.Table) -> list[str]:
     ]
 
 
-def _row(entry: Entry, position: int) -> dict[str, Any]:
+def _row(event: Event, position: int) -> dict[str, Any]:
     return {
-        "subject": entry.subject,
+        "subject": event.subject,
         "position": position,
-        "at": entry.at.astimezone(UTC).isoformat(),
-        "action": entry.action,
-        "details": json.dumps(dict(entry.details), default=str, sort_keys=True),
+        "at": event.at.astimezone(UTC).isoformat(),
+        "action": event.action,
+        "details": json.dumps(dict(event.details), default=str, sort_keys=True),
     }
 
 
-def _entry(row: sa.Row[Any]) -> Entry:
-    return Entry(row.subject, datetime.fromisoformat(row.at), row.action, json.loads(row.details))
+def _event(row: sa.Row[Any]) -> Event:
+    return Event(row.subject, datetime.fromisoformat(row.at), row.action, json.loads(row.details))

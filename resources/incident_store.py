@@ -9,50 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
-from forecast_core.incidents import (
-    Action,
-    Event,
-    Incident,
-    Refusal,
-    apply,
-    incident_id,
-    owner_of,
-    replay,
-)
-from resources.event_log import Entry, EventLog
+from forecast_core.events import Event
+from forecast_core.incidents import Incident, apply, incident_id, owner_of
+from resources.event_log import Histories
 
 
-class IncidentStore:
+class IncidentStore(Histories[Incident]):
     """Incidents by id, behind an SQLAlchemy URL."""
 
     def __init__(self, url: str) -> None:
-        self._log = EventLog(url, "incident_events")
-
-    def get(self, incident_id: str) -> Incident | None:
-        """One incident with its history, or None."""
-        entries = self._log.of(incident_id)
-        return replay(map(_event, entries)) if entries else None
+        super().__init__(url, "incident_events", apply)
 
     def all(self, *, active_only: bool = False) -> list[Incident]:
         """Every incident, oldest first."""
-        found = [replay(map(_event, own)) for own in self._log.subjects().values()]
-        kept = [i for i in found if i.active or not active_only]
+        kept = [i for i in self._every() if i.active or not active_only]
         return sorted(kept, key=lambda i: (i.opened_at, i.incident_id))
-
-    def append(self, event: Event) -> Incident | Refusal:
-        """Apply and store one event; a refusal stores nothing."""
-
-        def judge(history: list[Entry]) -> tuple[Incident | Refusal, bool]:
-            current = replay(map(_event, history)) if history else None
-            result = apply(current, event)
-            return result, isinstance(result, Incident)
-
-        entry = Entry(event.incident_id, event.at, event.action, event.details)
-        return self._log.append(entry, judge)
 
     def record(
         self, found: pl.DataFrame, owners: Mapping[str, str], at: datetime, since: date
@@ -92,7 +67,3 @@ def _details(row: Mapping[str, Any], owners: Mapping[str, str]) -> dict[str, Any
 
 def _day(value: Any) -> date:
     return date.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _event(entry: Entry) -> Event:
-    return Event(entry.subject, entry.at, cast(Action, entry.action), entry.details)

@@ -17,11 +17,9 @@ import polars as pl
 
 from forecast_core import levers
 from forecast_core.cost.spend_forecast import Spend, forecast
+from forecast_core.events import Event, Refusal
 from forecast_core.levers.decisions import (
-    Action,
     Decision,
-    Event,
-    Refusal,
     in_force,
     policy_version,
     preapproved,
@@ -80,8 +78,7 @@ def put_in_force(
         return Refusal(f"there is no decision {decision_id}; `forecast levers list` shows them")
     version = effective_version(store, base_version, decision.options)
     details = {"by": by, "policy_version": version}
-    applied: Action = "applied"
-    return store.append(Event(decision_id, now, applied, details))
+    return store.append(Event(decision_id, now, "applied", details))
 
 
 def effective_version(

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from forecast_core.capacity.plan import Plan
-from resources.event_log import Entry, EventLog
+from forecast_core.events import Event
+from resources.event_log import EventLog
 
 PLAN, OUTCOME, STRESS, REVIEW, SIGNED = "plan", "outcome", "stress", "review", "signed"
 
@@ -36,14 +37,14 @@ class PlanStore:
     def put(self, plan: Plan) -> Version:
         """Keep a plan; the version that it already is, where nothing changed since the last."""
 
-        def judge(history: list[Entry]) -> tuple[Version, bool]:
+        def judge(history: list[Event]) -> tuple[Version, bool]:
             known = [entry for entry in history if entry.action == PLAN]
             if known and known[-1].details["hash"] == plan.hash:
                 return _version(len(known), known[-1]), False
             return _version(len(known) + 1, entry), True
 
         details = {"hash": plan.hash, "text": plan.text, "owner": plan.owner}
-        entry = Entry(plan.name, datetime.now(UTC), PLAN, details)
+        entry = Event(plan.name, datetime.now(UTC), PLAN, details)
         return self._log.append(entry, judge)
 
     def versions(self, name: str) -> list[Version]:
@@ -53,13 +54,13 @@ class PlanStore:
 
     def note(self, name: str, action: str, details: Mapping[str, Any]) -> None:
         """Append what came of a plan: an outcome, a review or its sign-off."""
-        entry = Entry(name, datetime.now(UTC), action, details)
+        entry = Event(name, datetime.now(UTC), action, details)
         self._log.append(entry, lambda _history: (None, True))
 
-    def notes(self, name: str, action: str) -> list[Entry]:
+    def notes(self, name: str, action: str) -> list[Event]:
         """What was noted of a plan under that action, oldest first."""
         return [entry for entry in self._log.of(name) if entry.action == action]
 
 
-def _version(number: int, entry: Entry) -> Version:
+def _version(number: int, entry: Event) -> Version:
     return Version(number, entry.at, str(entry.details["hash"]), str(entry.details["text"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
@@ -20,7 +20,6 @@ from forecast_core.levers import decisions as lever_decisions
 from forecast_core.levers.decisions import Decision
 from resources.admission_log import every_override
 from resources.admission_tables import runs
-from resources.event_log import Entry
 
 
 def incidents(live: Live) -> list[Incident]:
@@ -28,8 +27,7 @@ def incidents(live: Live) -> list[Incident]:
 
     def ask() -> list[Incident]:
         found = [
-            incident_rules.replay(map(_incident_event, own))
-            for own in live.log("incident_events").subjects().values()
+            incident_rules.replay(own) for own in live.log("incident_events").subjects().values()
         ]
         return sorted(found, key=lambda i: (not i.active, -i.opened_at.timestamp(), i.incident_id))
 
@@ -41,22 +39,11 @@ def decisions(live: Live) -> list[Decision]:
 
     def ask() -> list[Decision]:
         found = [
-            lever_decisions.replay(map(_lever_event, own))
-            for own in live.log("lever_events").subjects().values()
+            lever_decisions.replay(own) for own in live.log("lever_events").subjects().values()
         ]
         return sorted(found, key=lambda d: (d.history[0].at, d.decision_id), reverse=True)
 
     return live.of_ledger("decisions", ask)
-
-
-def _incident_event(entry: Entry) -> incident_rules.Event:
-    action = cast(incident_rules.Action, entry.action)
-    return incident_rules.Event(entry.subject, entry.at, action, entry.details)
-
-
-def _lever_event(entry: Entry) -> lever_decisions.Event:
-    action = cast(lever_decisions.Action, entry.action)
-    return lever_decisions.Event(entry.subject, entry.at, action, entry.details)
 
 
 def incident_table(found: list[Incident]) -> pl.DataFrame:

@@ -15,7 +15,8 @@ import polars as pl
 from forecast_assets.assets.incidents import cost_incidents, cost_policy
 from forecast_core.cost.spend_forecast import Spend
 from forecast_core.evaluation.live_accuracy import ALL
-from forecast_core.levers.decisions import Event, Refusal, why_propose
+from forecast_core.events import Event, Refusal
+from forecast_core.levers.decisions import why_propose
 from forecast_core.levers.tracking import Tracked, review_of, tracked
 from forecast_core.segments import SegmentPolicy
 from resources import Settings

@@ -12,7 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from forecast_core.incidents import Action, Event, Incident, Refusal, Safeguard
+from forecast_core.events import Event, Refusal
+from forecast_core.incidents import Incident, Safeguard
 from resources import PROJECT_ROOT, Settings
 
 app = typer.Typer(help="Cost regressions as incidents.", no_args_is_help=True)
@@ -186,7 +187,7 @@ def _keep_case(incident_id: str) -> None:
     )
 
 
-def _append(incident_id: str, action: Action, details: dict[str, Any]) -> None:
+def _append(incident_id: str, action: str, details: dict[str, Any]) -> None:
     result = _store().append(Event(incident_id, datetime.now(UTC), action, details))
     if isinstance(result, Refusal):
         _fail(result.reason)

@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from forecast_core.levers.decisions import Action, Decision, Event, Refusal, trust
+from forecast_core.events import Event, Refusal
+from forecast_core.levers.decisions import Decision, trust
 from resources import PROJECT_ROOT, Settings
 
 app = typer.Typer(help="Levers that trade accuracy for cost.", no_args_is_help=True)
@@ -126,11 +127,11 @@ def _base_version() -> str:
     return load_policy(Settings.from_environment().segment_policy, SegmentPolicy.parse).version
 
 
-def _append(key: str, action: Action, details: dict[str, Any]) -> None:
+def _append(key: str, action: str, details: dict[str, Any]) -> None:
     _told(key, action, _store().append(Event(key, _now(), action, details)))
 
 
-def _told(key: str, action: Action, result: Decision | Refusal) -> None:
+def _told(key: str, action: str, result: Decision | Refusal) -> None:
     if isinstance(result, Refusal):
         _fail(result.reason)
     version = f", policy version {result.policy_version}" if action == "applied" else ""

@@ -17,22 +17,14 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Literal
 
+from forecast_core.events import Event, Refusal, fold, unsaid
+
 State = Literal["open", "acknowledged", "mitigated", "closed", "withdrawn"]
-Action = Literal[
-    "opened",
-    "reclassified",
-    "acknowledged",
-    "explained",
-    "mitigated",
-    "closed",
-    "withdrawn",
-    "noted",
-]
 _LIMIT = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
 SAFEGUARDS = ("quota", "asset_check", "budget")
 
 # Which actions each state allows, and the state they lead to (None: it stays).
-_MOVES: Mapping[State, Mapping[Action, State | None]] = {
+_MOVES: Mapping[State, Mapping[str, State | None]] = {
     "open": {
         "acknowledged": "acknowledged",
         "reclassified": None,
@@ -52,7 +44,7 @@ _MOVES: Mapping[State, Mapping[Action, State | None]] = {
     "withdrawn": {"noted": None},
 }
 # What each action must say, and of it nothing may be empty.
-REQUIRED: Mapping[Action, tuple[str, ...]] = {
+REQUIRED: Mapping[str, tuple[str, ...]] = {
     "opened": ("kind", "series", "start", "detected", "owner", "severity"),
     "reclassified": ("kind",),
     "acknowledged": ("by",),
@@ -101,23 +93,6 @@ class Safeguard:
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that happened to an incident; `details` by `REQUIRED`, texts and numbers only."""
-
-    incident_id: str
-    at: datetime
-    action: Action
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why an event may not be applied, and what would make it possible."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class Incident:
     """The state that the events add up to. `owner` is a role, never a person."""
 
@@ -155,9 +130,8 @@ def owner_of(pipeline: str, owners: Mapping[str, str]) -> str:
 
 def apply(incident: Incident | None, event: Event) -> Incident | Refusal:
     """The incident after the event, or why it may not happen. None: before it was opened."""
-    missing = [k for k in REQUIRED[event.action] if not str(event.details.get(k) or "").strip()]
-    if missing:
-        return Refusal(f"an incident is not {event.action} without: {', '.join(missing)}")
+    if refused := unsaid("an incident", event, REQUIRED):
+        return refused
     if incident is None:
         return _opened(event)
     if event.action == "opened":
@@ -178,29 +152,17 @@ def apply(incident: Incident | None, event: Event) -> Incident | Refusal:
 
 
 def replay(events: Iterable[Event]) -> Incident:
-    """Fold stored events.
-
-    Raises:
-        ValueError: the events are not a possible history (none, or one that was refused).
-    """
-    current: Incident | None = None
-    for event in events:
-        result = apply(current, event)
-        if isinstance(result, Refusal):
-            raise ValueError(f"incident {event.incident_id}: {result.reason}")
-        current = result
-    if current is None:
-        raise ValueError("an incident has at least the event that opened it")
-    return current
+    """The incident that stored events add up to; raises as `events.fold` does."""
+    return fold(events, apply)
 
 
 def _opened(event: Event) -> Incident | Refusal:
     if event.action != "opened":
-        return Refusal(f"there is no incident {event.incident_id}")
+        return Refusal(f"there is no incident {event.subject}")
     d = event.details
     texts = {k: str(d[k]) for k in REQUIRED["opened"]}
     return Incident(
-        event.incident_id,
+        event.subject,
         **texts,  # type: ignore[arg-type]
         opened_at=event.at,
         evidence=dict(d.get("evidence") or {}),

@@ -1,7 +1,7 @@
 """Whether a raised series stepped or crept, and where it began.
 
-Belongs here: weighing one change of level, sudden or over a while, in a short series; ruptures finds
-the change point, a Mann-Kendall test the trend. Does not: deciding that it rose at all
+Belongs here: weighing one change of level, sudden or over a while, in a short series; ruptures
+finds the change point, a Mann-Kendall test the trend. Does not: deciding that it rose at all
 (`unit_cost_watch`).
 """
 

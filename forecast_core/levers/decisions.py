@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from forecast_core.events import Event, Refusal, fold, unsaid
 from forecast_core.levers import Option, Plan, Trust
 
 State = Literal["proposed", "approved", "rejected", "applied", "reviewed", "reverted"]
-Action = Literal["proposed", "approved", "rejected", "applied", "reviewed", "reverted"]
 
-_AFTER: Mapping[State, tuple[Action, ...]] = {
+_AFTER: Mapping[State, tuple[State, ...]] = {
     "proposed": ("approved", "rejected"),
     "approved": ("applied", "rejected"),
     "rejected": (),
@@ -27,7 +27,7 @@ _AFTER: Mapping[State, tuple[Action, ...]] = {
     "reviewed": ("reverted",),
     "reverted": (),
 }
-REQUIRED: Mapping[Action, tuple[str, ...]] = {
+REQUIRED: Mapping[str, tuple[str, ...]] = {
     "proposed": ("reason", "options"),
     "approved": ("by",),
     "rejected": ("by", "reason"),
@@ -35,23 +35,6 @@ REQUIRED: Mapping[Action, tuple[str, ...]] = {
     "reviewed": ("by", "saving_realised", "loss_realised"),
     "reverted": ("by", "reason"),
 }
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a decision; `details` by `REQUIRED`."""
-
-    decision_id: str
-    at: datetime
-    action: Action
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why an event may not be applied."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -100,38 +83,26 @@ def proposal(plan: Plan, reason: str) -> dict[str, Any]:
 
 def apply(decision: Decision | None, event: Event) -> Decision | Refusal:
     """The decision after the event, or why it may not happen."""
+    if refused := unsaid("a decision", event, REQUIRED):
+        return refused
     given = event.details
-    missing = [k for k in REQUIRED[event.action] if given.get(k) in (None, "", [], ())]
-    if missing:
-        return Refusal(f"a decision is not {event.action} without: {', '.join(missing)}")
     if decision is None:
         if event.action != "proposed":
-            return Refusal(f"there is no decision {event.decision_id}")
+            return Refusal(f"there is no decision {event.subject}")
         options = tuple(given["options"])
-        return Decision(event.decision_id, str(given["reason"]), options, history=(event,))
-    if event.action not in _AFTER[decision.state]:
+        return Decision(event.subject, str(given["reason"]), options, history=(event,))
+    state = next((state for state in _AFTER[decision.state] if state == event.action), None)
+    if state is None:
         allowed = " or ".join(_AFTER[decision.state]) or "nothing more"
         return Refusal(f"a decision that is {decision.state} can be {allowed}")
     known = ("policy_version", "saving_realised", "loss_realised")
     said = {k: given[k] for k in known if k in given}
-    return replace(decision, state=event.action, history=(*decision.history, event), **said)
+    return replace(decision, state=state, history=(*decision.history, event), **said)
 
 
 def replay(events: Iterable[Event]) -> Decision:
-    """Fold stored events.
-
-    Raises:
-        ValueError: the events are no possible history.
-    """
-    current: Decision | None = None
-    for event in events:
-        result = apply(current, event)
-        if isinstance(result, Refusal):
-            raise ValueError(f"decision {event.decision_id}: {result.reason}")
-        current = result
-    if current is None:
-        raise ValueError("a decision has at least the event that proposed it")
-    return current
+    """The decision that stored events add up to; raises as `events.fold` does."""
+    return fold(events, apply)
 
 
 def trust(decisions: Iterable[Decision]) -> dict[str, Trust]:

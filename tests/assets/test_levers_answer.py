@@ -10,7 +10,8 @@ import yaml
 
 from forecast_assets.assets import levers
 from forecast_core.cost.spend_forecast import Spend
-from forecast_core.incidents import Event, Incident
+from forecast_core.events import Event
+from forecast_core.incidents import Incident
 from forecast_core.levers import LEVERS
 from resources import Settings
 from resources.cost_policy import CostPolicy

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecast_core.events import Event, Refusal
 from forecast_core.incidents import (
     REQUIRED,
-    Event,
     Incident,
-    Refusal,
     Safeguard,
     apply,
     incident_id,
@@ -39,7 +38,7 @@ SAID = {
 
 
 def event(action: str, **changes: object) -> Event:
-    return Event("i1", AT, action, {**SAID[action], **changes})  # type: ignore[arg-type]
+    return Event("i1", AT, action, {**SAID[action], **changes})
 
 
 def test_the_whole_way() -> None:

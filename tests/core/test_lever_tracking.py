@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 import pytest
 
-from forecast_core.levers.decisions import Decision, Event, replay
+from forecast_core.events import Event
+from forecast_core.levers.decisions import Decision, replay
 from forecast_core.levers.tracking import review_of, tracked
 
 APPLIED = date(2024, 6, 1)

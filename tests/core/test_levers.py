@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast_core import levers
+from forecast_core.events import Event
 from forecast_core.levers import Option, Plan, Trust, Unreachable, decisions
 
 AT = datetime(2024, 5, 1, tzinfo=UTC)
@@ -110,10 +111,10 @@ def test_a_lever_that_promised_too_much_is_trusted_less() -> None:
     assert after.saving < before.saving and after.loss > before.loss
 
 
-def proposed() -> decisions.Event:
+def proposed() -> Event:
     plan = levers.best([option("a", 1, 3.0, 1.0), option("b", 2, 2.0, 4.0)], 3.0)
     assert isinstance(plan, Plan)
-    return decisions.Event("d1", AT, "proposed", decisions.proposal(plan, "over budget"))
+    return Event("d1", AT, "proposed", decisions.proposal(plan, "over budget"))
 
 
 SAID = {
@@ -131,9 +132,7 @@ def test_nothing_is_applied_that_was_not_approved(actions: list[str]) -> None:
     current: decisions.Decision | None = None
     done: list[str] = []
     for action in actions:
-        said = (
-            proposed() if action == "proposed" else decisions.Event("d1", AT, action, SAID[action])
-        )  # type: ignore[arg-type]
+        said = proposed() if action == "proposed" else Event("d1", AT, action, SAID[action])
         result = decisions.apply(current, said)
         if isinstance(result, decisions.Decision):
             current = result
@@ -146,11 +145,11 @@ def test_nothing_is_applied_that_was_not_approved(actions: list[str]) -> None:
 
 def test_a_review_teaches_and_a_revert_restores() -> None:
     events = [proposed()]
-    events += [decisions.Event("d1", AT, a, SAID[a]) for a in ("approved", "applied", "reviewed")]  # type: ignore[arg-type]
+    events += [Event("d1", AT, a, SAID[a]) for a in ("approved", "applied", "reviewed")]
     reviewed = decisions.replay(events)
     assert decisions.trust([reviewed])["retrain_less"].saving == pytest.approx((4 + 0.5) / 5)
     assert decisions.in_force([reviewed]) == {"a": {"lever": "retrain_less", "level": 1}}
-    reverted = decisions.apply(reviewed, decisions.Event("d1", AT, "reverted", SAID["reverted"]))
+    reverted = decisions.apply(reviewed, Event("d1", AT, "reverted", SAID["reverted"]))
     assert isinstance(reverted, decisions.Decision)
     assert decisions.in_force([reverted]) == {}
     base = decisions.policy_version("text", {})

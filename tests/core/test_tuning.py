@@ -18,7 +18,8 @@ from forecast_core.evaluation.tuning import (
     promoted,
     search,
 )
-from forecast_core.levers.decisions import Decision, Event, apply
+from forecast_core.events import Event
+from forecast_core.levers.decisions import Decision, apply
 
 SPACE = {"rate": Range(0.01, 1.0, log=True), "leaves": Range(4, 64, whole=True)}
 TODAY = {"rate": 0.5, "leaves": 8, "kept": "as it is"}

@@ -19,8 +19,9 @@ from dashboard.stores import (
     stamp_of,
 )
 from forecast_core.capacity.plan import Plan
+from forecast_core.events import Event
 from resources.admission_store import AdmissionStore
-from resources.event_log import Entry, EventLog
+from resources.event_log import EventLog
 from resources.ledger import Ledger, LedgerVersionError
 
 
@@ -108,7 +109,7 @@ def test_logs_that_were_never_begun_are_empty(tmp_path: Path) -> None:
     written = EventLog(url, "incident_events")
     from datetime import UTC, datetime
 
-    entry = Entry("x", datetime.now(UTC), "opened", {"a": 1})
+    entry = Event("x", datetime.now(UTC), "opened", {"a": 1})
     written.append(entry, lambda _history: (None, True))
     assert [e.action for e in log.of("x")] == ["opened"]
     with pytest.raises(PermissionError):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from forecast_core.admission import Quote, Request, Shape
-from forecast_core.incidents import Event
+from forecast_core.events import Event
 from resources import Settings
 from resources.coordinator import build_escrow
 from resources.incident_store import IncidentStore

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from forecast_core.incidents import Event, Incident, Refusal
+from forecast_core.events import Event, Refusal
+from forecast_core.incidents import Incident
 from forecast_core.incidents.planted_ledger import Recipe, generate
 from forecast_core.incidents.regressions import detect
 from forecast_core.levers.decisions import Decision
-from forecast_core.levers.decisions import Event as LeverEvent
 from resources.cost_policy import CostPolicyError, read_cost_policy
 from resources.decision_store import DecisionStore
 from resources.incident_store import IncidentStore
@@ -118,11 +118,11 @@ def test_decisions_are_kept_in_order(url: str) -> None:
     store = DecisionStore(url)
     options = [{"group": "a", "lever": "retrain_less", "level": 1, "saving": 2.0, "loss": 1.0}]
     said = {"reason": "over budget", "options": options}
-    assert isinstance(store.append(LeverEvent("d1", AT, "proposed", said)), Decision)
+    assert isinstance(store.append(Event("d1", AT, "proposed", said)), Decision)
     assert not isinstance(
-        store.append(LeverEvent("d1", AT, "applied", {"by": "x", "policy_version": "v"})), Decision
+        store.append(Event("d1", AT, "applied", {"by": "x", "policy_version": "v"})), Decision
     )
-    store.append(LeverEvent("d1", AT, "approved", {"by": "owner"}))
+    store.append(Event("d1", AT, "approved", {"by": "owner"}))
     (decision,) = DecisionStore(url).all()
     assert (decision.state, decision.saving_expected) == ("approved", 2.0)
 

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast_core.levers.decisions import Decision, Event, Refusal
+from forecast_core.events import Event, Refusal
+from forecast_core.levers.decisions import Decision
 from resources.cost_policy import CostPolicy
 from resources.decision_store import DecisionStore
 from resources.lever_proposals import (

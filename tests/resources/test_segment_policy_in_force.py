@@ -4,7 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from forecast_core.levers.decisions import Action, Decision, Event
+from forecast_core.events import Event
+from forecast_core.levers.decisions import Decision
 from resources import Settings
 from resources.decision_store import DecisionStore
 from resources.lever_proposals import put_in_force
@@ -21,7 +22,7 @@ def test_the_policy_follows_the_decision_log(tmp_path: Path) -> None:
     assert plain.group("gbm_core").rung == "gbm"
     store = DecisionStore(settings.ledger)
 
-    def happened(action: Action, after: int, **details: object) -> None:
+    def happened(action: str, after: int, **details: object) -> None:
         event = Event("d1", NOW + timedelta(hours=after), action, {"by": "owner", **details})
         assert isinstance(store.append(event), Decision)
 

@@ -70,9 +70,6 @@ def lived(source: str, days: int, **scale: int) -> Ledger:
 def live(source: str, days: int, *, series: int = 80, history: int = 150) -> Ledger:
     """Live through `days` days: land once, then each day classify, build features, forecast,
     reconcile and score. `source`: demo or m5 (in M5_DIR)."""
-    from forecast_assets.batch import Cycle, register_stores, run_stages
-    from forecast_assets.partitions import SEGMENT_GROUPS
-    from forecast_core.rungs.gbm import TRAINING_DAYS
     from resources import Settings
     from resources.ledger import open_ledger
     from resources.ledger_history import stored_files
@@ -85,9 +82,13 @@ def live(source: str, days: int, *, series: int = 80, history: int = 150) -> Led
             demo_days=history + days + 29, horizon=28,
         )  # fmt: skip
         settings.adopt()
+        # From here on: partitions are declared from the settings of the moment of import.
         import dagster as dg
 
+        from forecast_assets.batch import Cycle, register_stores, run_stages
         from forecast_assets.definitions import build_defs
+        from forecast_assets.partitions import SEGMENT_GROUPS
+        from forecast_core.rungs.gbm import TRAINING_DAYS
 
         span = data_span(settings)
         dated: dict[str, date] = {}

@@ -14,6 +14,7 @@ import polars as pl
 
 from forecast_core.admission.policy import Policy
 from forecast_core.capacity.fit import Rates, fit
+from forecast_core.capacity.measured import Scores, believed
 from forecast_core.capacity.outcomes import Job
 from forecast_core.capacity.plan import Plan, PlanError
 from forecast_core.capacity.premises import contradictions
@@ -30,7 +31,10 @@ HISTORY = timedelta(days=400)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything a draw rests on but its seed; PlanError where its parts contradict each other."""
+    """Everything a draw rests on but its seed; PlanError where its parts contradict each other.
+
+    `stated`: figures of the plan that nothing has measured yet, a line each.
+    """
 
     plan: Plan
     policy: Policy
@@ -38,6 +42,7 @@ class Inputs:
     prices: Prices
     stored: Bytes
     stress: Stress = CALM
+    stated: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         found = contradictions(self.plan, self.policy, self.rates, self.prices.currency)
@@ -49,7 +54,7 @@ class Inputs:
         whole = (self.plan.last - self.plan.first).days + 1
         return [
             Job(self.plan, self.policy, self.rates, self.prices, self.stored, seed,
-                min(days or whole, whole), self.stress)
+                min(days or whole, whole), self.stress, notes=self.stated)
             for seed in range(first_seed, first_seed + draws)
         ]  # fmt: skip
 
@@ -73,13 +78,13 @@ def read_policy(path: Path) -> Policy:
 
 
 def read_inputs(settings: Settings, plan_path: Path | None = None) -> Inputs:
-    """Plan, policy, rates fitted to the ledger, prices and stored bytes of these settings.
+    """The plan with what was measured of it, policy, rates by the ledger, prices, stored bytes.
 
     Raises:
         PolicyError: a file is missing or refused.
         PlanError: the plan contradicts the policy, the rates or the price card.
     """
-    plan = read_plan(plan_path or settings.capacity_plan)
+    plan, stated = believed(read_plan(plan_path or settings.capacity_plan), scored(settings))
     rates = fitted(settings, plan)
     card = load_price_card(settings.price_card)
     return Inputs(
@@ -88,6 +93,7 @@ def read_inputs(settings: Settings, plan_path: Path | None = None) -> Inputs:
         rates,
         card.on(plan.first, plan.environment),
         stored_bytes(settings, plan),
+        stated=stated,
     )
 
 
@@ -106,6 +112,28 @@ def steps_of(ledger: Ledger, first: date, last: date) -> pl.DataFrame:
     steps = ledger.settlements(first=first, last=last)
     served = ledger.item_stores(first=first, last=last)
     return steps.join(served, on=["x_run_id", "x_asset"], how="left", maintain_order="left")
+
+
+def scored(settings: Settings) -> Scores:
+    """What the lake knows of accuracy: scored cutoffs, the last backtests of rungs and levers."""
+    from resources.wiring import lake_of
+
+    if "://" not in settings.lake_root and not Path(settings.lake_root).is_dir():
+        return Scores()
+    lake = lake_of(settings)
+
+    def rows(name: str, *, last: str | None = None) -> pl.DataFrame:
+        table = lake.table(name)
+        if not table.exists():
+            return table.empty()
+        found = table.read().frame.collect()
+        return found if last is None else found.filter(pl.col(last) == pl.col(last).max())
+
+    return Scores(
+        rows("eval_accuracy"),
+        rows("eval_backtest", last="as_of"),
+        rows("eval_levers", last="as_of"),
+    )
 
 
 def _has_ledger(settings: Settings) -> bool:

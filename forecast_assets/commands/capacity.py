@@ -156,6 +156,8 @@ def whatif(
         return
     Console().print(table)
     typer.echo(f"against {before.total.mid:.3f} {inputs.plan.currency}; {draws} common futures")
+    for name in changed.keys() & inputs.plan.levers.keys():
+        typer.echo(f"  {name}: {inputs.plan.levers[name].source}")
 
 
 @app.command()

@@ -43,6 +43,7 @@ class Job:
     stress: Stress = CALM
     middling: bool = False
     capped: bool = True
+    notes: tuple[str, ...] = ()  # what the plan only states
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def draw(job: Job, progress: Progress | None = None) -> Draw:
         broke,
         record.runs,
         dict(record.rejections),
-        tuple(sorted({note for kind in arrivals.kinds() for note in kind.notes})),
+        tuple(sorted({note for kind in arrivals.kinds() for note in kind.notes} | {*job.notes})),
         tuple(sorted(job.plan.work.keys() - {work for _, work, _ in record.tally})),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from copy import copy
 from datetime import date, time
 from functools import cached_property
 from hashlib import sha256
@@ -248,6 +249,12 @@ class Plan:
     def changed(self, **fields: Any) -> Plan:
         """The plan with top-level fields replaced (as the file writes them), checked again."""
         return Plan.parse(json.loads(self.text) | fields)
+
+    def believing(self, accuracy: Accuracy, levers: Mapping[str, Lever]) -> Plan:
+        """The same plan, of the same text, with what was measured in place of what it states."""
+        other = copy(self)
+        other.accuracy, other.levers = accuracy, dict(levers)
+        return other
 
     def mids(self) -> dict[str, float]:
         """Every assumption at its median."""

@@ -61,7 +61,7 @@ def pulled(plan: Plan, lever: str) -> Plan:
     days = content["assumptions"]["retrain_days"]
     for key in ("low", "mid", "high"):
         days[key] = min(365.0, days[key] * effect.retrain)
-    return Plan.parse(content)
+    return Plan.parse(content).believing(plan.accuracy, plan.levers)
 
 
 def delta(before: Outcome, after: Outcome, error: float = 0.0) -> Delta:

@@ -146,7 +146,7 @@ class Arrivals:
             runs = max(1, math.ceil(series / work.chunk))
         start = midnight(when, self.policy.offset_s)
         at = start + _seconds(work.at) + stress.delay_s.get(work.pipeline, 0.0)
-        kind = self._kind(name, work, series / runs, stress)
+        kind = self._kind(name, work, series / runs, stress, day)
         launch = f"{name}/{day}" if work.origin == "backfill" else ""
         return Batch(
             kind,
@@ -171,22 +171,28 @@ class Arrivals:
         launch = f"{name}/{day}" if extra.origin == "backfill" else ""
         return replace(batch, count=count, at=at, deadline=None, launch=launch)
 
-    def _kind(self, name: str, work: Work, series: float, stress: Stress) -> Kind:
+    def _kind(self, name: str, work: Work, series: float, stress: Stress, day: int) -> Kind:
         factor = stress.rows.get(work.pipeline, 1.0) * work.volume
         size = float(f"{series:.3g}")  # equal runs for weeks, so that they are told apart no finer
-        key = (name, size, stress.name, work.rows_each)
+        ahead = self._ahead(work, day)
+        key = (name, size, stress.name, work.rows_each, ahead)
         if key not in self._kinds:
-            kind = self._new_kind(name, work, size * factor, stress)
+            kind = self._new_kind(name, work, size * factor, stress, ahead)
             self._kinds[key] = replace(kind, series=series)
         return self._kinds[key]
 
-    def _new_kind(self, name: str, work: Work, series: float, stress: Stress) -> Kind:
+    def _ahead(self, work: Work, day: int) -> float:
+        """How far rates have drifted by that day: the middle of its week, told apart no finer."""
+        drifts = (self.rates.drifts(stage, rung) for stage in work.stages for rung in work.rungs)
+        return day // 7 * 7 + 4.0 if any(drifts) else 0.0
+
+    def _new_kind(self, name: str, work: Work, series: float, stress: Stress, ahead: float) -> Kind:
         truths, quotes, tail, notes = {}, [], {}, []
         error = self.errors.get(name.partition("+")[0], 1.0)
         for rung in work.rungs:
             rates = [self.rates.of(stage, rung, self.plan.defaults) for stage in work.stages]
             notes += [f"{rate.stage}: {rate.note}" for rate in rates if rate.note]
-            truth = self._truth(name, work, rung, rates, series, stress)
+            truth = self._truth(name, work, rung, rates, series, stress, ahead)
             truths[rung] = truth
             wall, money = (float(v) for v in np.quantile(np.array(truth.pool), LEVEL, axis=0))
             tail[rung] = (max(wall, 1.0), max(money, 1.0))
@@ -201,13 +207,21 @@ class Arrivals:
         return Kind(name, work, work.pipeline, shape, truths, series, tail, tuple(notes))
 
     def _truth(
-        self, name: str, work: Work, rung: str, rates: Sequence[Rate], series: float, stress: Stress
+        self,
+        name: str,
+        work: Work,
+        rung: str,
+        rates: Sequence[Rate],
+        series: float,
+        stress: Stress,
+        ahead: float,
     ) -> Truth:
         each = work.rows_each
         levels = [self.levels.get((rate.stage, rate.rung), 1.0) for rate in rates]
         totals = {
             q: sum(
-                rate.of(q, series, each) * level for rate, level in zip(rates, levels, strict=True)
+                rate.of(q, series, each, ahead) * level
+                for rate, level in zip(rates, levels, strict=True)
             )
             for q in QUANTITIES
         }

@@ -8,6 +8,10 @@ none. Each quantity is `a` + `b` x driver with `a, b` >= 0, in relative least sq
 weighing more, scaled so that the fitted total is the total that was charged. What a run did beside
 its line is kept as ratios (wall, money) and drawn again: the tail is the measured one. Runs of one
 day share that day's luck (a busy machine), so a day's common part is kept apart from its runs'.
+
+A stage also costs more from day to day at the same volume: its tables gather files, its windows
+fill. Where a Mann-Kendall test sees such a drift in the last weeks it goes on, ever slower: a
+window that has filled grows no more.
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ _LEVEL_HALF_LIFE = 10.0  # runs, for the level: machines and tables drift
 _MOST_RATIOS = 400
 _LEVERAGE = 1.15  # largest over smallest volume, below which a slope cannot be told
 _BLOCK_DAYS = 7
+_DRIFT_DAYS = 28  # how far back a drift is looked for
+_DRIFT_LEAST = 10  # days without which none is told
+_DRIFT_P = 0.01
+_DRIFT_FADES = 21.0  # days in which it loses half of its pace
 _TINY = 1e-12
 
 
@@ -51,8 +59,9 @@ class Rate:
 
     `lines` by QUANTITIES, in the driver: rows, or series where `by_series`. `rows_each`: rows a
     series. `ratios`: (wall, money) of runs over their line, the day's common part taken out.
-    `level`: the error (log) of its own coming week. `note` says where the rate is not measured, or
-    what could not be told from the history.
+    `level`: the error (log) of its own coming week. `drift`: by how much (log) each quantity rises
+    on the first day to come. `note` says where the rate is not measured, or what could not be told
+    from the history.
     """
 
     stage: str
@@ -66,12 +75,16 @@ class Rate:
     failures: float = 0.0
     level: float = 0.0
     note: str = ""
+    drift: Mapping[str, float] = field(default_factory=dict)
 
-    def of(self, quantity: str, series: float, rows_each: float | None = None) -> float:
-        """The expected quantity of a run over `series` series; `rows_each` replaces the measured
-        rows a series."""
+    def of(
+        self, quantity: str, series: float, rows_each: float | None = None, ahead: float = 0.0
+    ) -> float:
+        """The expected quantity of a run over `series` series, `ahead` days after the last that was
+        measured; `rows_each` replaces the measured rows a series."""
         each = self.rows_each if rows_each is None else rows_each
-        return self.lines[quantity].at(series if self.by_series else series * each)
+        said = self.lines[quantity].at(series if self.by_series else series * each)
+        return said * math.exp(self.drift.get(quantity, 0.0) * faded(ahead))
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,11 @@ class Rates:
     by_stage: Mapping[tuple[str, str], Rate] = field(default_factory=dict)
     days: tuple[float, ...] = (1.0,)
     level: float = 0.0
+
+    def drifts(self, stage: str, rung: str) -> bool:
+        """Whether a measured rate rises or falls from day to day."""
+        found = self.by_stage.get((stage, rung)) or self.by_stage.get((stage, ""))
+        return found is not None and bool(found.drift)
 
     def of(self, stage: str, rung: str, defaults: Mapping[str, Default]) -> Rate:
         """The rate of a stage at a rung; a stated default, flagged, where nothing was measured.
@@ -151,7 +169,11 @@ def fit(steps: pl.DataFrame, series: int | Mapping[str, int]) -> Rates:
     together = pl.concat(fitted)
     days = (
         together.group_by("day")
-        .agg(effect=pl.col("money").sum() / pl.col("line").sum(), size=pl.col("line").sum())
+        .agg(
+            effect=pl.col("money").sum() / pl.col("line").sum(),
+            flat_effect=pl.col("money").sum() / pl.col("flat").sum(),
+            size=pl.col("line").sum(),
+        )
         .sort("day")
     )
     if days.height < 5:
@@ -211,13 +233,17 @@ def _rate(stage: str, rung: str, good: pl.DataFrame, failed: int) -> tuple[Rate,
     driver = good["series" if by_series else "rows"].to_numpy().astype(np.float64)
     weights = 0.5 ** (np.arange(good.height)[::-1] / _HALF_LIFE)
     lines, leverage = {}, _spread(driver) >= _LEVERAGE
+    day = _numbers(good["day"])
+    age, drift, beside = day.max() - day, {}, {}
     for name in QUANTITIES:
         amounts = good[name].to_numpy().astype(np.float64)
-        lines[name] = _levelled(_line(driver, amounts, weights, leverage), driver, amounts)
-    money, wall = (
-        good[name].to_numpy() / np.maximum(lines[name].a + lines[name].b * driver, _TINY)
-        for name in ("money", "wall_s")
-    )
+        line = _line(driver, amounts, weights, leverage)
+        drift[name] = _drift(day, amounts, line.a + line.b * driver)
+        risen = np.exp(drift[name] * age)  # what each would have been on the last day
+        lines[name] = _levelled(line, driver, amounts * risen)
+        said = np.maximum(lines[name].a + lines[name].b * driver, _TINY) / risen
+        beside[name] = said
+    money, wall = (good[name].to_numpy() / beside[name] for name in ("money", "wall_s"))
     note = "" if leverage else "volume hardly varied: half of the cost is taken to grow with it"
     if good.height < 5:
         note = f"only {good.height} runs measured" + ("; " + note if note else "")
@@ -234,9 +260,12 @@ def _rate(stage: str, rung: str, good: pl.DataFrame, failed: int) -> tuple[Rate,
         runs=good.height,
         failures=failed / (failed + good.height),
         note=note,
+        drift={name: pace for name, pace in drift.items() if pace},
     )
-    line = pl.Series("line", lines["money"].a + lines["money"].b * driver)
-    own = good.select("day", "stage", "rung", "money").with_columns(line)
+    own = good.select("day", "stage", "rung", "money").with_columns(
+        line=pl.Series(beside["money"]),  # with its drift, and without: what was known at the time
+        flat=pl.Series(lines["money"].a + lines["money"].b * driver),
+    )
     return rate, own
 
 
@@ -277,28 +306,68 @@ def _levelled(line: Line, x: Floats, y: Floats) -> Line:
     return Line(line.a * scale, line.b * scale)
 
 
+def faded(days: float) -> float:
+    """Days of a drift's first pace that `days` of ever slower ones amount to."""
+    keeps = 0.5 ** (1 / _DRIFT_FADES)
+    return float(keeps * (1 - keeps**days) / (1 - keeps))
+
+
+def _drift(day: Floats, amounts: Floats, said: Floats) -> float:
+    """By how much (log) a day amounts have come to exceed what the line says of them."""
+    return _pace(*_by_day(day, amounts, said))
+
+
+def _by_day(day: Floats, amounts: Floats, said: Floats) -> tuple[Floats, Floats]:
+    """The days, and the amounts of each over what was said of it."""
+    days, place = np.unique(day, return_inverse=True)
+    return days, np.bincount(place, amounts) / np.maximum(np.bincount(place, said), _TINY)
+
+
+def _pace(days: Floats, beside: Floats) -> float:
+    """The Theil-Sen slope (log, a day) of the last weeks where a Mann-Kendall test sees a trend in
+    them, else 0."""
+    recent = days > days[-1] - _DRIFT_DAYS
+    x, y = days[recent], beside[recent]
+    if len(x) < _DRIFT_LEAST or not (y > 0).all() or np.ptp(y) == 0:
+        return 0.0
+    from pymannkendall import original_test
+
+    y = np.log(y)
+    if original_test(y).p > _DRIFT_P:
+        return 0.0
+    first, second = np.triu_indices(len(x), 1)
+    return float(np.median((y[second] - y[first]) / (x[second] - x[first])))
+
+
+def level_error(days: Floats, beside: Floats) -> float:
+    """How far (log, root mean square) each week's mean was from what the days before it said.
+
+    Told as rates are: the level by weights halving every `_LEVEL_HALF_LIFE`, and the drift that was
+    seen by then; widened for how few weeks there are.
+    """
+    errors = []
+    for start in range(_BLOCK_DAYS, len(days) - 2, _BLOCK_DAYS):
+        past, ahead = slice(0, start), slice(start, start + _BLOCK_DAYS)
+        pace, last = _pace(days[past], beside[past]), days[start - 1]
+        weights = 0.5 ** (np.arange(start)[::-1] / _LEVEL_HALF_LIFE)
+        now = float(np.average(beside[past] * np.exp(pace * (last - days[past])), weights=weights))
+        coming = float(np.mean([math.exp(pace * faded(day - last)) for day in days[ahead]]))
+        errors.append(math.log(float(np.mean(beside[ahead])) / (now * coming)))
+    if not errors:
+        return 0.0
+    return math.sqrt(sum(e * e for e in errors) / len(errors)) * math.sqrt(1 + 1 / len(errors))
+
+
 def _luck(days: pl.DataFrame) -> tuple[tuple[float, ...], float]:
     """What days did beside their lines, and how wrong a week's level was told from before it."""
     effects = days["effect"].to_numpy()
     mean = float(np.average(effects, weights=days["size"].to_numpy()))
-    return tuple(float(e) / mean for e in effects), level_error(effects)
+    level = level_error(_numbers(days["day"]), days["flat_effect"].to_numpy())
+    return tuple(float(e) / mean for e in effects), level
 
 
-def level_error(series: Floats) -> float:
-    """How far (log, root mean square) each week's mean was from what the days before it said.
-
-    Told as `_levelled` tells it, from weights halving every `_LEVEL_HALF_LIFE`; widened for how few
-    weeks there are.
-    """
-    errors = []
-    for start in range(_BLOCK_DAYS, len(series) - 2, _BLOCK_DAYS):
-        past = series[:start]
-        weights = 0.5 ** (np.arange(len(past))[::-1] / _LEVEL_HALF_LIFE)
-        told = float(np.average(past, weights=weights))
-        errors.append(math.log(float(np.mean(series[start : start + _BLOCK_DAYS])) / told))
-    if not errors:
-        return 0.0
-    return math.sqrt(sum(e * e for e in errors) / len(errors)) * math.sqrt(1 + 1 / len(errors))
+def _numbers(days: pl.Series) -> Floats:
+    return days.to_physical().to_numpy().astype(np.float64)
 
 
 def _without_days(
@@ -306,12 +375,16 @@ def _without_days(
 ) -> dict[tuple[str, str], Rate]:
     """The same rates, their runs' ratios freed of what their day did to all runs."""
     effects = dict(days.select("day", "effect").iter_rows())
+    at_the_time = days.select("day", "flat_effect")
     freed = {}
     for key, rate in rates.items():
         own = together.filter((pl.col("stage") == key[0]) & (pl.col("rung") == key[1]))
         luck = [effects[day] for day in own["day"].to_list()[-_MOST_RATIOS:]]
         pairs = [(w / e, m / e) for (w, m), e in zip(rate.ratios, luck, strict=True)]
-        own_level = level_error(np.array([money for _, money in pairs]))
+        parts = own.join(at_the_time, on="day").with_columns(pl.col("flat") * pl.col("flat_effect"))
+        own_level = level_error(
+            *_by_day(_numbers(parts["day"]), parts["money"].to_numpy(), parts["flat"].to_numpy())
+        )
         freed[key] = replace(rate, ratios=_centred(pairs), level=own_level)
     return freed
 

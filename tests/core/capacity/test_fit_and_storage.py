@@ -60,6 +60,29 @@ def test_the_luck_of_days_is_told_from_that_of_runs() -> None:
     assert np.mean(ratios) == pytest.approx(1.0, abs=1e-9)
 
 
+def test_a_stage_that_costs_more_from_day_to_day_goes_on_ever_slower() -> None:
+    steps = ledger(42, noise=0.02)
+    day = (pl.col("date") - pl.col("date").min()).dt.total_days()
+    rising = pl.when(pl.col("x_asset") == "scores").then((0.01 * day).exp()).otherwise(1.0)
+    rates = fit(steps.with_columns(money=pl.col("money") * rising), 100)
+    rate, last = rates.by_stage["scores", ""], 5 * np.exp(0.01 * 41)
+    assert rate.drift["money"] == pytest.approx(0.01, rel=0.2)
+    assert set(rate.drift) == {"money"} and not rates.by_stage["features", ""].drift
+    assert rate.of("money", 100) == pytest.approx(last, rel=0.04)
+    assert rate.of("money", 100, ahead=7) == pytest.approx(last * np.exp(0.06), rel=0.04)
+    year, two = (rate.of("money", 100, ahead=days) for days in (365, 730))
+    assert year < 1.4 * last and two == pytest.approx(year, rel=1e-3)
+    said = [money for _, money in rate.ratios]
+    assert np.mean(said[:10]) == pytest.approx(np.mean(said[-10:]), rel=0.04)
+
+
+def test_steady_stages_do_not_drift() -> None:
+    found = [
+        rate.drift for seed in range(20) for rate in fit(ledger(60, seed), 100).by_stage.values()
+    ]
+    assert sum(bool(drift.get("money")) for drift in found) <= 4
+
+
 def test_what_cannot_be_told_is_flagged() -> None:
     rates = fit(ledger(30, flat=True), 100)
     assert "hardly varied" in rates.by_stage["features", ""].note

@@ -275,14 +275,20 @@ def _spread(driver: Floats) -> float:
 
 
 def _line(x: Floats, y: Floats, weights: Floats, leverage: bool) -> Line:
-    """Non-negative relative least squares, scaled to the weighted total."""
+    """Non-negative relative least squares, scaled to the weighted total.
+
+    A slope of less than two standard errors is none: what happens to rise with the volume of a few
+    runs must not be drawn out beyond them. Where cost in proportion to volume is as likely as none,
+    or the volume hardly varied, half of it is taken to grow.
+    """
     mean_x, mean_y = float(np.average(x, weights=weights)), float(np.average(y, weights=weights))
     if mean_y <= 0:
         return Line(0.0, 0.0)
     if mean_x <= 0:
         return Line(mean_y, 0.0)
+    half = Line(mean_y / 2, mean_y / 2 / mean_x)
     if not leverage:
-        return Line(mean_y / 2, mean_y / 2 / mean_x)
+        return half
     # relative errors: a small run's line matters as much as a large one's
     smooth = np.maximum(np.abs(y), 0.1 * mean_y)
     w = weights / smooth**2
@@ -290,9 +296,11 @@ def _line(x: Floats, y: Floats, weights: Floats, leverage: bool) -> Line:
     spread = float(np.average((x - sx) ** 2, weights=w))
     b = float(np.average((x - sx) * (y - sy), weights=w)) / spread if spread > 0 else 0.0
     a = sy - b * sx
-    if b < 0:
-        a, b = sy, 0.0
-    elif a < 0:
+    beside = float(np.average((y - a - b * x) ** 2, weights=w)) / max(len(x) - 2, 1)
+    error = math.sqrt(beside / spread) if spread > 0 else math.inf
+    if b < 2 * error:
+        return half if b + 2 * error > mean_y / mean_x else Line(mean_y, 0.0)
+    if a < 0:
         a, b = 0.0, float(np.average(x * y, weights=w) / np.average(x * x, weights=w))
     scale = mean_y / max(float(np.average(a + b * x, weights=weights)), _TINY)
     return Line(a * scale, b * scale)

@@ -83,6 +83,21 @@ def test_steady_stages_do_not_drift() -> None:
     assert sum(bool(drift.get("money")) for drift in found) <= 4
 
 
+def test_cost_that_only_happens_to_rise_with_volume_is_not_drawn_out() -> None:
+    steps = ledger(14).filter(pl.col("x_asset") == "features")
+    noise = np.exp(np.random.default_rng(1).normal(0, 0.2, 7))
+    cost = pl.Series(5 * np.repeat(noise, 2) * np.tile([1.0, 1.02], 7))
+
+    def growth(low: int, high: int) -> float:
+        """What ten times the volume would cost, over what it costs."""
+        rows = pl.Series([low, high] * 7)
+        line = fit(steps.with_columns(money=cost, rows=rows), 1).by_stage["features", ""]
+        return line.lines["money"].at(10 * high) / line.lines["money"].at(high)
+
+    assert growth(100, 4000) == 1.0  # it did not grow with forty times the volume
+    assert growth(1000, 1200) == pytest.approx(5.5, rel=0.05)  # it may or may not: half of it does
+
+
 def test_what_cannot_be_told_is_flagged() -> None:
     rates = fit(ledger(30, flat=True), 100)
     assert "hardly varied" in rates.by_stage["features", ""].note

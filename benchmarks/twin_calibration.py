@@ -28,6 +28,7 @@ from forecast_core.capacity.outcomes import Band, Job, draw
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.storage import growing
 from forecast_core.cost.price_card import PriceCard
+from forecast_core.rungs.origin_features import STRIDE_DAYS
 
 POLICIES = Path(__file__).parents[1] / "policies"
 WEEK = 7
@@ -51,8 +52,8 @@ def the_work(ledger: Ledger) -> dict[str, dict[str, Any]]:
         }
         if work[title]["pipeline"] == "monitoring":
             work[title] |= {"watches": True, "deadline": "23:59"}
-        if "feature_sales" in assets:  # a night writes its month so far
-            work[title] |= {"rows_each": 1.0, "in_month": True}
+        if "feature_sales" in assets:  # a night writes the origin days of its month so far
+            work[title] |= {"rows_each": 1 / STRIDE_DAYS, "in_month": True}
     return work
 
 

@@ -70,7 +70,7 @@ def list_() -> None:
 
     table = Table("id", "state", "levers", "saves", "costs accuracy worth", "reason")
     for d in _store().all():
-        figures = (f"{d.saving_expected:.2f}", f"{d.loss_expected:.2f}")
+        figures = (_amount(d.saving_expected), _amount(d.loss_expected))
         table.add_row(d.decision_id, d.state, str(len(d.options)), *figures, d.reason)
     Console().print(table)
 
@@ -149,14 +149,19 @@ def _print(decision: Decision, shadow_price: float) -> None:
     table = Table("group", "lever", "level", "saves", "costs accuracy worth", "90 %")
     for o in decision.options:
         low, high = o["loss_interval"]
-        figures = (f"{o['saving']:.2f}", f"{o['loss']:.2f}", f"{low:.2f} .. {high:.2f}")
+        figures = (_amount(o["saving"]), _amount(o["loss"]), f"{_amount(low)} .. {_amount(high)}")
         table.add_row(o["group"], o["lever"], str(o["level"]), *figures)
     Console().print(table)
     typer.echo(
-        f"{decision.decision_id} is {decision.state}: saves {decision.saving_expected:.2f} for "
-        f"accuracy worth {decision.loss_expected:.2f}; the next unit of money would cost "
-        f"{shadow_price:.4f}"
+        f"{decision.decision_id} is {decision.state}: saves {_amount(decision.saving_expected)} "
+        f"for accuracy worth {_amount(decision.loss_expected)}; the next unit of money would cost "
+        f"{_amount(shadow_price)}"
     )
+
+
+def _amount(value: float) -> str:
+    """Cents of large amounts, three figures of small ones: a demo's month costs no cent."""
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _wanted(text: str, today: float) -> float:

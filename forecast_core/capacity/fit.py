@@ -43,10 +43,11 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`a` + `b` x driver."""
+    """`a` + `b` x driver. `guessed`: what grows with the driver could not be told."""
 
     a: float
     b: float
+    guessed: bool = False
 
     def at(self, driver: float) -> float:
         """The value at `driver`."""
@@ -244,7 +245,9 @@ def _rate(stage: str, rung: str, good: pl.DataFrame, failed: int) -> tuple[Rate,
         said = np.maximum(lines[name].a + lines[name].b * driver, _TINY) / risen
         beside[name] = said
     money, wall = (good[name].to_numpy() / beside[name] for name in ("money", "wall_s"))
-    note = "" if leverage else "volume hardly varied: half of the cost is taken to grow with it"
+    note = ""
+    if lines["money"].guessed:
+        note = "volume hardly varied or told little: half of the cost is taken to grow with it"
     if good.height < 5:
         note = f"only {good.height} runs measured" + ("; " + note if note else "")
     recent = good.tail(20)
@@ -286,7 +289,7 @@ def _line(x: Floats, y: Floats, weights: Floats, leverage: bool) -> Line:
         return Line(0.0, 0.0)
     if mean_x <= 0:
         return Line(mean_y, 0.0)
-    half = Line(mean_y / 2, mean_y / 2 / mean_x)
+    half = Line(mean_y / 2, mean_y / 2 / mean_x, guessed=True)
     if not leverage:
         return half
     # relative errors: a small run's line matters as much as a large one's
@@ -311,7 +314,7 @@ def _levelled(line: Line, x: Floats, y: Floats) -> Line:
     weights = 0.5 ** (np.arange(len(x))[::-1] / _LEVEL_HALF_LIFE)
     said = float(np.average(line.a + line.b * x, weights=weights))
     scale = float(np.average(y, weights=weights)) / said if said > 0 else 1.0
-    return Line(line.a * scale, line.b * scale)
+    return replace(line, a=line.a * scale, b=line.b * scale)
 
 
 def faded(days: float) -> float:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from forecast_core.by_store import ByStore
 from forecast_core.cells import Cells
 from forecast_core.schema import TABLES
-from resources.delta_io import TieredDeltaIOManager, content_hash, shares
+from resources.delta_io import TieredDeltaIOManager, content_hash, series_by_store, shares
 from resources.lake import Lake
 from resources.partition_keys import cells_of
 from resources.table_view import TableView
@@ -409,3 +409,14 @@ def test_content_hash_sees_values_and_not_order() -> None:
     assert content_hash(rows.clear()) == 0
     halves = (content_hash(rows[:10]) + content_hash(rows[10:])) % 2**64
     assert halves == content_hash(rows)
+
+
+@pytest.mark.parametrize("stores", [["a"] * 6, ["a", "a", "b", "b", "b", "a"]])
+def test_series_are_items_in_a_store_whether_one_or_many(stores: list[str]) -> None:
+    rows = pl.DataFrame({"store_id": stores, "item_id": ["x", "y", "x", "z", "x", "y"]})
+    slowly = {
+        store: len({item for at, item in rows.iter_rows() if at == store}) for store in set(stores)
+    }
+    table = TABLES["cleaned_sales"]
+    assert series_by_store(rows, table) == slowly
+    assert series_by_store(rows.clear(), table) == {}

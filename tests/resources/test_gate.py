@@ -1,6 +1,7 @@
 """A step works only for a run that admission let in, and only within what it was granted."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -214,7 +215,9 @@ def test_a_leak_is_stopped_and_charged(tmp_path: Path, instance: dg.DagsterInsta
     result = rig.run(leaky, trained)
     assert time.monotonic() - began < 10
     assert not result.success and "its quota is" in message_of(result)
-    assert "its quota is 0." in _first_failure(result), "a command says the reason, not a symptom"
+    # Its figure is what this process had before and the step's own; earlier tests may have left much.
+    said = _first_failure(result)
+    assert re.search(r"leaky: uses \d\.\d\d GiB, its quota is \d\.\d\d GiB; stopped", said), said
     assert len(WORKED) == 1, "the neighbour is spared"
     assert "failure" in rig.statuses()
 

@@ -215,7 +215,7 @@ def test_a_leak_is_stopped_and_charged(tmp_path: Path, instance: dg.DagsterInsta
     result = rig.run(leaky, trained)
     assert time.monotonic() - began < 10
     assert not result.success and "its quota is" in message_of(result)
-    # Its figure is what this process had before and the step's own; earlier tests may have left much.
+    # The figure holds what this process had before: much, after some tests.
     said = _first_failure(result)
     assert re.search(r"leaky: uses \d\.\d\d GiB, its quota is \d\.\d\d GiB; stopped", said), said
     assert len(WORKED) == 1, "the neighbour is spared"

@@ -20,13 +20,15 @@ def without_metering() -> None:
     def nothing(*_: Any, **__: Any) -> None:
         return None
 
+    def only_admit(self: meter.Meter, context: Any, **_: Any) -> None:
+        self._admit(context)  # the gate is not the meter's cost
+
     def no_costs(*_: Any, **__: Any) -> dict[str, Any]:
         return {}
 
     replaced: dict[str, Callable[..., Any]] = dict.fromkeys(
-        ("opened", "read", "wrote", "share", "failed", "closed", "flush", "enter", "returned"),
-        nothing,
-    )
+        ("read", "wrote", "share", "failed", "closed", "flush", "returned"), nothing
+    ) | {"opened": only_admit, "enter": only_admit}
     for name, function in {**replaced, "settle": no_costs}.items():
         setattr(meter.Meter, name, function)
 

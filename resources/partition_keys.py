@@ -101,8 +101,8 @@ def rows_by_key(rows: pl.DataFrame, table: Table) -> dict[str, int]:
 def _by_day(rows: pl.DataFrame, day: pl.Expr, table: Table) -> pl.DataFrame:
     """Rows by day, and by store where rows are filed by it.
 
-    Days first, since months of every row cost more; and of one store by the day alone, since two
-    keys cost thirty times what one does.
+    Days first, since months of every row cost more; and of one store by the day alone, since a
+    second key costs several times what one does.
     """
     if not table.by_store:
         return rows.group_by(day).len()

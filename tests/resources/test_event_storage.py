@@ -169,6 +169,31 @@ def write(home: str, events: Sequence[dg.EventLogEntry]) -> None:
         storage.store_event_batch(events)
 
 
+@pytest.mark.parametrize(("said", "batches"), [(None, True), ("0", False)])
+def test_a_home_of_this_store_hands_it_whole_ranges_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, batches: bool
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", said or "")  # put back at the end either way
+    if said is None:
+        monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE")
+    named = "{module: resources.event_storage, class: KeptSqliteEventLogStorage"
+    home = f"event_log_storage: {named}, config: {{home: {{env: DAGSTER_HOME}}}}}}\n"
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n" + home)
+    sizes: list[int] = []
+    real = KeptSqliteEventLogStorage.store_event_batch
+
+    def counted(self: KeptSqliteEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
+        sizes.append(len(events))
+        real(self, events)
+
+    monkeypatch.setattr(KeptSqliteEventLogStorage, "store_event_batch", counted)
+    with dg.DagsterInstance.get() as instance:
+        done = dg.materialize([landed, cleaned], instance=instance, tags=RANGE)
+        assert len(instance.get_materialized_partitions(dg.AssetKey("landed"))) == 9
+    assert done.success and (9 in sizes) == batches
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_opens_its_own(tmp_path: Path) -> None:
     storage = KeptSqliteEventLogStorage(str(tmp_path))

@@ -202,10 +202,7 @@ def test_a_writer_in_between_is_not_lost(
     assert not mover.books.open_moves()
 
 
-def test_what_reads_back_differently_is_put_back(
-    table: LakeTable, mover: Mover, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = everything(table)
+def write_zeros_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real = FileLayout.batches
     broken: list[bool] = []
 
@@ -216,6 +213,13 @@ def test_what_reads_back_differently_is_put_back(
         return real(self, rows, tier, window)
 
     monkeypatch.setattr(FileLayout, "batches", lossy)
+
+
+def test_what_reads_back_differently_is_put_back(
+    table: LakeTable, mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything(table)
+    write_zeros_once(monkeypatch)
     with pytest.raises(
         MoveFailed, match=r"stock 2016-02 of S \(hot\): what was written reads back"
     ):
@@ -228,24 +232,15 @@ def test_rows_that_were_replaced_since_are_not_put_back_nor_said_to_be(
     table: LakeTable, mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The move wrote something else, and before it noticed, another writer replaced that."""
-    real = mover.__class__.put_back
+    real = Mover.put_back
     late = month(MONTHS[1], units=9.0)
 
     def after_another(self, *args):  # type: ignore[no-untyped-def]
         table.replace(late, window(MONTHS[1]))
         return real(self, *args)
 
-    monkeypatch.setattr(mover.__class__, "put_back", after_another)
-    lossy = FileLayout.batches
-    broken: list[bool] = []
-
-    def lose(self, rows, tier, window):  # type: ignore[no-untyped-def]
-        if not broken:
-            broken.append(True)
-            rows = rows.with_columns(units=pl.lit(0.0))
-        return lossy(self, rows, tier, window)
-
-    monkeypatch.setattr(FileLayout, "batches", lose)
+    monkeypatch.setattr(Mover, "put_back", after_another)
+    write_zeros_once(monkeypatch)
     with pytest.raises(MoveFailed, match="another writer has replaced them since; version"):
         mover.make(table, Due(part(table, "2016-02"), Tier.COLD, "move", "old"))
     assert mover.books.history(table.uri)["state"].to_list() == ["overtaken"]

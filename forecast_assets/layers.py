@@ -77,12 +77,7 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "capacity": Layer((capacity,), "team:platform", "monitoring", fresh_within=8 * DAY),
     "storage": Layer((storage,), "team:platform", "storage"),
-    "evaluation": Layer(
-        (evaluation,),
-        "team:forecasting",
-        "monitoring",
-        automation=dg.AutomationCondition.eager(),
-    ),
+    "evaluation": Layer((evaluation,), "team:forecasting", "monitoring"),
     "monitoring": Layer((monitoring,), "team:forecasting", "monitoring", fresh_within=1.5 * DAY),
     "explanations": Layer((explanations,), "team:forecasting", "monitoring"),
     "backtests": Layer((backtests,), "team:forecasting", "backtest"),

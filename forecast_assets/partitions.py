@@ -52,6 +52,7 @@ MONTH_STORE = dg.MultiPartitionsDefinition({"month": MONTHS, "store": STORES})
 CUTOFF_STORE = dg.MultiPartitionsDefinition({"cutoff": CUTOFF_DAYS, "store": STORES})
 
 FREQUENCY = _SPAN.frequency
+HORIZON = timedelta(days=_SPAN.days(_SETTINGS.horizon))
 
 # A range of partitions is one run: one process, one set of imports, one plan.
 RANGE_IS_ONE_RUN = dg.BackfillPolicy.single_run()

@@ -5,6 +5,7 @@ Belongs here: the assets of one cutoff over all stores. Does not: the arithmetic
 """
 
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -12,6 +13,8 @@ import polars as pl
 from forecast_assets.partitions import (
     ANY_PARTITION,
     CUTOFF_DAYS,
+    FREQUENCY,
+    HORIZON,
     MONTH_OF_CUTOFF,
     STORES_OF_CUTOFF,
 )
@@ -30,6 +33,24 @@ from resources.table_view import TableView
 
 SALES = ["date", "units"]
 SOLD = ["item_id", "store_id", *SALES, "sell_price"]
+# Of the sales these read what there is: months to come must not hold them up.
+LANDED = dg.AssetSelection.assets("cleaned_sales")
+
+
+def _when_sold(horizon: timedelta, step: timedelta) -> dg.AutomationCondition[Any]:
+    """The cutoff whose horizon the last sales complete: a younger one has less to be held against,
+    an older one was scored when it was this old."""
+    condition = dg.AutomationCondition
+    complete = condition.in_latest_time_window(
+        horizon + step
+    ) & ~condition.in_latest_time_window(horizon)
+    return (
+        complete
+        & (complete & condition.any_deps_updated()).since_last_handled()
+        & ~condition.any_deps_missing().ignore(LANDED)
+        & ~condition.any_deps_in_progress()
+        & ~condition.in_progress()
+    )
 
 
 @dg.asset(
@@ -44,10 +65,7 @@ SOLD = ["item_id", "store_id", *SALES, "sell_price"]
     io_manager_key="hot_io_manager",
     kinds={"polars", "deltalake"},
     metadata={"cost/pipeline": "reconciliation"},
-    # Of the sales it reads what there is by the cutoff: months to come must not hold it up.
-    automation_condition=dg.AutomationCondition.eager().ignore(
-        dg.AssetSelection.assets("cleaned_sales")
-    ),
+    automation_condition=dg.AutomationCondition.eager().ignore(LANDED),
 )
 @metered
 def prediction_reconciled(
@@ -87,6 +105,7 @@ def prediction_reconciled(
     },
     io_manager_key="warm_io_manager",
     kinds={"polars", "deltalake"},
+    automation_condition=_when_sold(HORIZON, timedelta(days=FREQUENCY.step)),
 )
 @metered
 def eval_accuracy(

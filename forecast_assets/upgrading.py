@@ -73,7 +73,7 @@ class Night:
         for row in latest.iter_rows(named=True):
             if row["rung"] not in LADDER or row["artefact"] == NOTHING_LEARNT:
                 continue
-            earned = weights_of(spreads).of(row["segment_group"])
+            earned = weights_of(spreads).of(row["segment_group"], row["rung"])
             if earned.weight > 0:
                 fitted[row["segment_group"]] = (row["rung"], row["artefact"])
             else:

@@ -89,9 +89,9 @@ def trial(
         most: whole stores are tried until so many series are reached.
 
     Returns:
-        pairs `item_id, store_id, dept_id, cutoff, ds, segment, segment_group, mean, floor, units`
-        of a sample of whole stores, classified as they were then; empty where history is too
-        short for a trial.
+        pairs `item_id, store_id, dept_id, cutoff, ds, segment, segment_group, rung, mean, floor,
+        units` (the rung being who forecast the row) of a sample of whole stores, classified as
+        they were then; empty where history is too short for a trial.
     """
     sample = series.filter(pl.col("store_id").is_in(backtest.sample_stores(series, most)))
     count = 1 if sample.height >= _FEW_SERIES else 3
@@ -106,7 +106,7 @@ def trial(
     for cutoff in windows:
         members = classified(past, sample, cutoff, policy)
         shared = members.filter(pl.col("rung").is_in(["gbm", "neural"]))
-        better = []
+        better: dict[str, pl.DataFrame] = {}
         if model is None and not shared.is_empty():
             spec = gbm.GbmSpec(
                 "full", per_origin=_DRAWS, rounds=_ROUNDS, learning_rate=_RATE, threads=threads
@@ -117,12 +117,12 @@ def trial(
                 continue
             model, drivers = gbm.Model(fitted.artefact), fitted.drivers
         if model is not None and not shared.is_empty():
-            better.append(backtest.run_gbm(past, model, shared, cutoff, horizon))
+            better["gbm"] = backtest.run_gbm(past, model, shared, cutoff, horizon)
         quiet = members.filter(rung="statistical")
         if not quiet.is_empty():
-            better.append(backtest.run_statistical(past, quiet, cutoff, horizon))
+            better["statistical"] = backtest.run_statistical(past, quiet, cutoff, horizon)
         base = backtest.run_floor(past, members, cutoff, horizon)
-        rows = backtest.over_floor(base.with_columns(floor="mean"), *better)
+        rows = backtest.over_floor(base.with_columns(floor="mean"), better)
         if past.step == 1:
             rows = backtest.aligned(past, rows, members, cutoff, horizon)
         else:
@@ -137,7 +137,7 @@ def trial(
     empty = pl.DataFrame(
         schema={
             **backtest.MEANS,
-            **dict.fromkeys(("dept_id", "segment", "segment_group"), pl.String),
+            **dict.fromkeys(("dept_id", "segment", "segment_group", "rung"), pl.String),
             **dict.fromkeys(("floor", "units"), pl.Float64),
             "cutoff": pl.Date,
         }

@@ -142,6 +142,7 @@ def eval_levers(
         GbmSpec(per_origin=2, rounds=120, learning_rate=0.1),
         features=("full", "reduced", "minimal"),
         refit=True,
+        governed=False,
         **_challenge(segment_policy),
     )
     _warm_up()

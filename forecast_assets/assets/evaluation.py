@@ -41,9 +41,9 @@ def _when_sold(horizon: timedelta, step: timedelta) -> dg.AutomationCondition[An
     """The cutoff whose horizon the last sales complete: a younger one has less to be held against,
     an older one was scored when it was this old."""
     condition = dg.AutomationCondition
-    complete = condition.in_latest_time_window(
-        horizon + step
-    ) & ~condition.in_latest_time_window(horizon)
+    complete = condition.in_latest_time_window(horizon + step) & ~condition.in_latest_time_window(
+        horizon
+    )
     return (
         complete
         & (complete & condition.any_deps_updated()).since_last_handled()

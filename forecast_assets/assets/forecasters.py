@@ -138,7 +138,7 @@ def _earned(rows: Sequence[Mapping[str, Any]], policy: SegmentPolicy) -> dict[st
         return {}
     weights = Spreads.from_bytes(spreads[0]).weights
     return {
-        group.name: weights.of(group.name).said(group.rung) or f"{group.rung} alone"
+        group.name: weights.of(group.name, group.rung).said(group.rung) or f"{group.rung} alone"
         for group in policy.content.groups
         if group.enabled and group.rung != "floor"
     }

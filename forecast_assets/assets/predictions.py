@@ -223,21 +223,22 @@ def _with_floor(
     mixed = combined(found, weights).with_columns(
         mean=pl.when(~new).then("mean").otherwise(found["mean"])
     )
-    kinds = rows.join(segments, on="item_id").select("segment_group", "rung").unique()
-    said = [
-        {"segment_group": group, "rung": rung, "said": weights.of(group).said(rung)}
-        for group, rung in kinds.iter_rows()
-        if rung != "floor"
-    ]
+    better = (pl.col("rung") != "floor") & ~new
+    kinds = found.filter(better).select("segment_group", "rung").drop_nulls().unique()
+    said = [(group, rung, weights.of(group, rung).said(rung)) for group, rung in kinds.iter_rows()]
     schema = {"segment_group": pl.String, "rung": pl.String, "said": pl.String}
     return (
         mixed.join(
-            pl.DataFrame(said, schema=schema),
+            pl.DataFrame(said, schema=schema, orient="row"),
             on=["segment_group", "rung"],
             how="left",
             maintain_order="left",
         )
-        .with_columns(reason=pl.coalesce("reason", "said"))
+        .with_columns(
+            reason=pl.when(better & pl.col("said").is_not_null())
+            .then(pl.concat_str("reason", "said", separator="; ", ignore_nulls=True))
+            .otherwise("reason")
+        )
         .select(rows.columns)
     )
 

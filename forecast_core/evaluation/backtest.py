@@ -162,14 +162,22 @@ def run_floor(past: Past, members: pl.DataFrame, cutoff: date, horizon: int) -> 
     return _by_store(members, of_store)
 
 
-def over_floor(base: pl.DataFrame, *better: pl.DataFrame) -> pl.DataFrame:
-    """`base` with the means of `better` (later ones win) where those are finite."""
+def over_floor(base: pl.DataFrame, better: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """`base` with the means of each rung (later ones win) where those are finite, and whose each
+    row is in `rung`."""
     key = [*KEY, "ds"]
-    rows = base
-    for frame in better:
+    rows = base.with_columns(rung=pl.lit("floor"))
+    for rung, frame in better.items():
         found = frame.filter(pl.col("mean").is_finite()).select(*key, _better="mean")
-        rows = rows.join(found, on=key, how="left", maintain_order="left")
-        rows = rows.with_columns(mean=pl.coalesce("_better", "mean")).drop("_better")
+        has = pl.col("_better").is_not_null()
+        rows = (
+            rows.join(found, on=key, how="left", maintain_order="left")
+            .with_columns(
+                mean=pl.coalesce("_better", "mean"),
+                rung=pl.when(has).then(pl.lit(rung)).otherwise("rung"),
+            )
+            .drop("_better")
+        )
     return rows
 
 

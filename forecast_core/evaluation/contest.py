@@ -16,7 +16,8 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import polars as pl
 
-from forecast_core.calibration import classified
+from forecast_core.calibration import classified, trial
+from forecast_core.combination import Weights, combined, learn
 from forecast_core.evaluation import backtest
 from forecast_core.evaluation.backtest import KEY, Past
 from forecast_core.rungs import gbm
@@ -49,6 +50,7 @@ class Setup:
         spec: how the gbm is fitted; its feature set is replaced by each of `features`.
         features: feature sets tried; the first is the one of the rung named `gbm`.
         refit: fit anew at every window, so that the age of a fit can be told from its windows.
+        governed: whether what would be served is tried beside the rungs alone.
         trial_series: series a segment on which the statistical rung is tried where it does not
             serve.
         challengers: name -> further rungs, tried on the series that `challenged` names; whose
@@ -58,6 +60,7 @@ class Setup:
     spec: gbm.GbmSpec = field(default_factory=gbm.GbmSpec)
     features: tuple[str, ...] = (FULL,)
     refit: bool = False
+    governed: bool = True
     trial_series: int = 200
     challengers: Mapping[str, Challenger] = field(default_factory=dict)
     challenged: Callable[[pl.DataFrame], pl.DataFrame] | None = None
@@ -96,8 +99,9 @@ def contest(
     """Run every rung at every window on `series` (whole stores, the hierarchy columns).
 
     A rung named `gbm` is the first feature set; `gbm:reduced` another; `gbm@2016-03-01` a fit of
-    that earlier window where `refit`. `governed` is what the policy's rungs give together, bent
-    to their departments as when published, without the floor's part (`combination`).
+    that earlier window where `refit`. `governed` is what would be served: the policy's rungs
+    together, bent to their departments, with the floor's part that the weeks before the fit
+    earned (`combination`).
     """
     setup = setup or Setup()
     watch = _Watch(clock)
@@ -105,6 +109,7 @@ def contest(
     runs: list[Run] = []
     models: dict[tuple[str, date], tuple[gbm.Model, float]] = {}
     fits: dict[str, tuple[date, bytes, float]] = {}
+    earned: tuple[Weights, float] | None = None
     for day in windows:
         known = members[day]
         rows, spent = watch(backtest.run_floor, past, known, day, horizon)
@@ -135,8 +140,19 @@ def contest(
             trained, artefact, fit_s = fits[name]
             rows, spent = watch(challenger.predict, artefact, past, chosen, day)
             by_rung[name] = Run(name, day, trained, rows, fit_s, spent)
-        runs += [*by_rung.values(), _governed(past, known, day, horizon, by_rung, watch)]
+        runs += by_rung.values()
+        if setup.governed:
+            if setup.refit or earned is None:
+                earned = watch(_earned, past, series, day, horizon, policy, setup.spec.threads)
+            runs.append(_governed(past, known, day, horizon, by_rung, earned, watch))
     return Contest(horizon, tuple(runs), members)
+
+
+def _earned(
+    past: Past, series: pl.DataFrame, day: date, horizon: int, policy: SegmentPolicy, threads: int
+) -> Weights:
+    """What a training at `day` would find each rung to have earned by then."""
+    return learn(trial(past, series, day, horizon, policy, threads).pairs)
 
 
 def _governed(
@@ -145,31 +161,38 @@ def _governed(
     day: date,
     horizon: int,
     by_rung: Mapping[str, Run],
+    earned: tuple[Weights, float],
     watch: _Watch,
 ) -> Run:
-    """Each series by the rung its segment earns, then aligned.
+    """Each series by the rung its segment earns, aligned, beside the floor as that rung earned.
 
-    It pays the floor of everyone, and of each rung above it the part of the series that it uses.
+    It pays the floor of everyone, of each rung above it the part of the series that it uses, and
+    the trial that found what rungs earn; a rung that earned nothing in a group is not asked.
     """
-    used = []
-    fit_s, predict_s = 0.0, by_rung["floor"].predict_s
+    weights, fit_s = earned
+    used: dict[str, pl.DataFrame] = {}
+    predict_s = by_rung["floor"].predict_s
     for rung in (name for name in RUNGS[1:] if name in by_rung):
         run = by_rung[rung]
-        own = members.filter(rung=rung).select(KEY)
+        groups = members.filter(rung=rung)["segment_group"].unique()
+        asked = [group for group in groups if weights.of(group, rung).weight > 0]
+        own = members.filter(pl.col("segment_group").is_in(asked), rung=rung).select(KEY)
         mine = run.rows.join(own, on=list(KEY), how="semi")
         if not mine.is_empty():
-            used.append(mine)
+            used[rung] = mine
             part = mine.height / run.rows.height
             fit_s += part * run.fit_s
             predict_s += part * run.predict_s
-    rows, spent = watch(
-        backtest.aligned,
-        past,
-        backtest.over_floor(by_rung["floor"].rows, *used),
-        members,
-        day,
-        horizon,
-    )
+
+    def served() -> pl.DataFrame:
+        base = by_rung["floor"].rows.with_columns(floor="mean")
+        rows = backtest.over_floor(base, used)
+        bent = backtest.aligned(past, rows, members, day, horizon)
+        of_group = members.select(*KEY, "segment_group")
+        told = bent.join(of_group, on=list(KEY), how="left", maintain_order="left")
+        return combined(told, weights).select(list(backtest.MEANS))
+
+    rows, spent = watch(served)
     return Run(GOVERNED, day, by_rung["gbm"].trained_to, rows, fit_s, spent + predict_s)
 
 

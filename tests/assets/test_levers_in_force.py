@@ -46,6 +46,17 @@ def test_a_lever_changes_the_next_run_and_its_revert_restores_it(house: Any) -> 
     assert "policy version 1+" in levers(house, "apply", key, "--by=owner")
     under = run(house, cutoff)
     assert under.get("gbm", 0) == 0 and sum(under.values()) == sum(before.values())
+    _says_whose_weight_it_goes_by(pl.read_parquet(house.root / "forecast.parquet"))
     said = levers(house, "revert", key, "--by=owner", "--reason=stock-outs")
     assert said.strip().endswith("policy version 1")
     assert run(house, cutoff) == before
+
+
+def _says_whose_weight_it_goes_by(rows: pl.DataFrame) -> None:
+    """The rung that serves now was held back in other groups, if at all: never the gbm's weight."""
+    simpler = rows.filter(rung="statistical")["reason"].drop_nulls()
+    assert not simpler.str.contains("gbm").any()
+    lent = simpler.str.contains("of the groups it served then, rung statistical").any()
+    alone = simpler.str.contains("rung statistical alone").any()
+    left = rows.filter(rung="floor")["reason"].str.contains("rung statistical had|no held-back")
+    assert lent or alone or left.any()

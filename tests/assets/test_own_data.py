@@ -80,7 +80,7 @@ def _earned(root: Path, dataset: str, forecast: pl.DataFrame) -> None:
     for (group, rung), rows in said.filter(pl.col("rung") != "floor").group_by(
         "segment_group", "rung"
     ):
-        one = weights.of(str(group))
+        one = weights.of(str(group), str(rung))
         assert one.windows == 3 and one.weight > 0 and one.served < 1
         assert set(rows["reason"]) == {one.said(str(rung))}
 

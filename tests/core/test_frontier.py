@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from forecast_core import levers
+from forecast_core.combination import EVERYONE, Weight, Weights
 from forecast_core.evaluation import backtest, frontier, frontier_plot
 from forecast_core.evaluation.accuracy import scales
 from forecast_core.evaluation.backtest import Past
@@ -19,7 +20,7 @@ from forecast_core.generate import DemoSpec
 from forecast_core.hierarchy import Hierarchy
 from forecast_core.rungs import origin_features
 from forecast_core.rungs.gbm import LEVELS, GbmSpec
-from forecast_core.segments import SegmentPolicy
+from forecast_core.segments import RUNGS, SegmentPolicy
 from forecast_core.source.clean import clean
 from resources.sources import DemoSource
 
@@ -200,4 +201,50 @@ def test_a_challenger_is_fitted_once_and_serves_what_the_policy_gives_it(past) -
         )
         part = shared.height / runs["gbm"].rows.height
         assert 0 < part < 1
-        assert runs[GOVERNED].fit_s == pytest.approx(1 + part)
+        assert runs[GOVERNED].fit_s == pytest.approx(1 + 1 + part)  # and the trial
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_governed_is_what_would_be_served_the_floors_part_included(
+    past, policy: SegmentPolicy, monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    """By weights learnt before the first window, at every window; and the trial is paid for."""
+    asked: list[date] = []
+
+    def learnt(_past: Past, _series: pl.DataFrame, day: date, *_: object) -> Weights:
+        asked.append(day)
+        return Weights({(EVERYONE, rung): Weight(weight, 3, 0.9, 0.9) for rung in RUNGS})
+
+    monkeypatch.setattr("forecast_core.evaluation.contest._earned", learnt)
+    series = pl.concat(past.sales(s, SPEC.first, SPEC.last) for s in SPEC.store_ids)
+    windows = backtest.origins(SPEC.last, HORIZON, 2)
+    ticks = count()
+    spec = GbmSpec(threads=1, rounds=5, per_origin=2, min_data_in_leaf=50)
+    held = contest(
+        past, series.select(LEVELS).unique(), windows, HORIZON, policy, lambda: next(ticks),
+        Setup(spec, trial_series=5),
+    )  # fmt: skip
+    assert asked == windows[:1]
+    key = ["item_id", "store_id", "ds"]
+    for day in windows:
+        runs = {run.forecaster: run for run in held.runs if run.cutoff == day}
+        members = held.members[day]
+        floor = runs["floor"].rows
+        used = {
+            rung: runs[rung].rows.join(
+                members.filter(rung=rung), on=["item_id", "store_id"], how="semi"
+            )
+            for rung in ("statistical", "gbm")
+        }
+        asks = {} if weight == 0 else used
+        bent = backtest.aligned(past, backtest.over_floor(floor, asks), members, day, HORIZON)
+        both = bent.join(floor.select(*key, base="mean"), on=key).join(
+            runs[GOVERNED].rows.select(*key, told="mean"), on=key
+        )
+        expected = both["base"] + weight * (both["mean"] - both["base"])
+        assert both.height == floor.height == runs[GOVERNED].rows.height
+        assert both["told"].to_numpy() == pytest.approx(expected.to_numpy())
+        parts = [asks[rung].height / runs[rung].rows.height for rung in asks]
+        fits = [runs[rung].fit_s for rung in asks]
+        paid = 1 + sum(a * b for a, b in zip(parts, fits, strict=True))
+        assert runs[GOVERNED].fit_s == pytest.approx(paid)

@@ -20,11 +20,13 @@ from forecast_core.calibration import Spreads
 from forecast_core.combination import Weights
 from forecast_core.cost.settlement import Share
 from forecast_core.rungs import granted, upgrades
-from forecast_core.rungs.upgrades import Clock, Gains, Upgrade
-from forecast_core.segments import Rung, SegmentPolicy, UpgradeBounds, served
+from forecast_core.rungs.upgrades import Clock, Gains, Purse, Room, Upgrade
+from forecast_core.segments import Rung, SegmentPolicy, served
 from resources.meter_share import Laps, cpu_clock
 from resources.table_view import TableView
 
+# What is upgraded at once is held until it is published; more places go one by one.
+AT_ONCE = 64
 Place = tuple[date, str]
 Better = dict[Rung, pl.DataFrame]
 
@@ -63,7 +65,7 @@ class Night:
     def __post_init__(self) -> None:
         # A store is asked for by its upgrades and again by its publishing; a cutoff by every store.
         self._fitted = lru_cache(maxsize=2)(self._read)
-        self.known = lru_cache(maxsize=64)(self._known)
+        self.known = lru_cache(maxsize=AT_ONCE)(self._known)
 
     def _known(self, cutoff: date, store_id: str) -> Known:
         segments = self.serving.demand_segments.latest(cutoff, stores=store_id)
@@ -142,21 +144,30 @@ def shares_of(segments: pl.DataFrame, forecasters: pl.DataFrame, store_id: str) 
 
 @dataclass(eq=False)
 class Batch:
-    """The upgrades of all `places`, made store by store; within bounds they are made at once, in
-    the order of their worth, and only what the bounds allowed is held until it is published.
+    """The upgrades of all `places`. Where `room` ends somewhere they are made at once, in the
+    order of their worth, and only what it allowed is held until it is published; else store by
+    store.
+
+    `more`: a larger room where granted money ends; None where there is none.
     """
 
     night: Night
-    bounds: UpgradeBounds
+    room: Room
     gains: Callable[[date], Gains]
     places: Sequence[Place]
+    more: Callable[[], Room | None] = lambda: None
     _better: dict[Place, Better] = field(default_factory=dict)
     _left: dict[Place, dict[str, str]] = field(default_factory=dict)
     _begun: bool = False
 
+    def __post_init__(self) -> None:
+        clock = Clock(cpu_clock, time.monotonic)
+        self._purse = Purse(self.room, clock, self.more)
+        self._at_once = self.room.bounded and len(self.places) <= AT_ONCE
+
     def of(self, cutoff: date, store_id: str) -> tuple[Better, dict[str, str]]:
         """Rung -> forecasts of a store, and group -> why it was left on the floor."""
-        if not self.bounds.bounded:
+        if not self._at_once:
             self._make([(cutoff, store_id)])
         elif not self._begun:
             self._begun = True
@@ -169,13 +180,20 @@ class Batch:
         night = self.night
         known = {day: self.gains(day) for day in {day for day, _ in places}}
         wanted = [one for day, store in places for one in night.candidates(day, store, known[day])]
-        clock = Clock(cpu_clock, time.monotonic)
-        for verdict in upgrades.spend(wanted, self.bounds, night.make, clock):
+        left = []
+        for verdict in self._purse.spend(wanted, night.make):
             one = verdict.upgrade
             place = (one.cutoff, one.store_id)
             if isinstance(verdict, upgrades.Left):
                 self._left.setdefault(place, {})[one.group] = verdict.reason
+                left.append(verdict)
                 continue
             better = self._better.setdefault(place, {})
             rows = verdict.result
             better[one.rung] = pl.concat([better.get(one.rung, rows.clear()), rows])
+        if left:
+            first = left[0]
+            night.serving.warn(
+                f"{len(left)} of {len(wanted)} groups of stores stay on the floor; "
+                f"{first.upgrade.group} of {first.upgrade.store_id}: {first.reason}"
+            )

@@ -121,11 +121,6 @@ class UpgradeBounds(_Part):
     minutes: float | None = Field(default=None, ge=0)
     expected: Mapping[Rung, Expected] = Field(default_factory=dict)
 
-    @property
-    def bounded(self) -> bool:
-        """Whether there is anything to stop at."""
-        return self.cpu_s is not None or self.minutes is not None
-
     def of(self, rung: Rung) -> Expected:
         """What is expected of a rung; one that the policy does not name gains and costs most."""
         return self.expected.get(rung, Expected(gain=0.15, cpu_ms=50))

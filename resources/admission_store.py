@@ -218,6 +218,16 @@ class AdmissionStore:
             row = _one(connection, run_id)
         return None if row is None else _with_hold(row)
 
+    def holding(self, run_id: str) -> Holding | None:
+        """What a run that was admitted and is not settled holds."""
+        with self.reading() as connection:
+            row = _one(connection, run_id)
+            if row is None or row["state"] != "admitted":
+                return None
+            known = self._shapes_of(connection, {row["shape"]})
+        quote = quote_from_json(json.loads(row["quote"]))
+        return Holding(_request(row, known), quote, row["admitted"])
+
     def states(self, run_ids: Sequence[str]) -> dict[str, str]:
         """Run -> state, of those that are known."""
         found: dict[str, str] = {}

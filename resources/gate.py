@@ -23,6 +23,7 @@ from typing import Any
 import dagster as dg
 
 from forecast_core.admission import Decision
+from forecast_core.admission.grant import Grant, left_of
 from forecast_core.admission.policy import nanos, units
 from resources.admission_store import Row
 from resources.escrow import Escrow
@@ -175,6 +176,31 @@ class Gate:
         """
         bill = _Bill(self.escrow, terms.run_id, running)
         return guarded(limits_of(terms, bill.total, bill.more), step_key)
+
+    def left(self, run_id: str, running: Decimal, cpu_s_price: Decimal) -> Grant | None:
+        """What an admitted run may still use beyond its cheapest rung; None where it has one only.
+
+        `running` is what its step has cost and not charged yet, `cpu_s_price` what a CPU-second of
+        it costs.
+        """
+        held = self.escrow.store.holding(run_id)
+        if held is None or held.quote.rung == held.request.shape.quotes[-1].rung:
+            return None
+        spent = running + sum(self.escrow.spent_by(run_id).values(), Decimal(0))
+        return left_of(
+            held.quote.money,
+            held.request.shape.quotes[-1],
+            nanos(spent),
+            nanos(cpu_s_price),
+            self.escrow.clock(),
+            held.admitted,
+            held.request.deadline,
+        )
+
+    def more(self, run_id: str) -> bool:
+        """Whether budgets had room to hold more for a run that needs more than it holds."""
+        held = self.escrow.store.holding(run_id)
+        return held is not None and self.escrow.grow(run_id, held.quote.money) is not None
 
 
 class _Bill:

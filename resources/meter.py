@@ -29,6 +29,7 @@ from typing import Any, TypeVar, cast
 
 import dagster as dg
 
+from forecast_core.admission.grant import Grant
 from forecast_core.cost.charges import CostRecord, TierIO, Usage, price
 from forecast_core.cost.settlement import (
     OVERHEAD,
@@ -42,6 +43,7 @@ from forecast_core.cost.settlement import (
     records,
     span_of,
 )
+from resources.family import resident_gib
 from resources.gate import Gate
 from resources.ledger import Ledger, LedgerError, open_ledger
 from resources.meter_probe import ProcessProbe, Reading, probe
@@ -179,6 +181,20 @@ class Meter:
         open_step = self._step(context)
         open_step.shares = dict(weights)
         open_step.method = method
+
+    def grant(self, context: AnyContext, *, more: bool = False) -> Grant | None:
+        """What admission granted the run and it has not used, beyond its cheapest rung; None
+        where nothing ends it.
+
+        `more`: after asking for a larger hold; None where budgets have no room for one.
+        """
+        run_id = step_of(context).run_id
+        if self.gate is None or (more and not self.gate.more(run_id)):
+            return None
+        rates = self.card.on(datetime.now(UTC).date(), self.environment)
+        # A CPU-second holds the memory of the process for a second.
+        price = rates.of("vcpu_s") + rates.of("gib_s") * Decimal(resident_gib())
+        return self.gate.left(run_id, self._running_cost(context), price)
 
     def failed(self, context: AnyContext, error: BaseException) -> None:
         """The step raised: charge it up to now, with its status. Idempotent."""

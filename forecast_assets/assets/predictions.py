@@ -144,7 +144,13 @@ def prediction_daily(
     )
     bounds = segment_policy.content.upgrades
     places = [(cutoff, store) for cutoff in cutoffs for store in cells.stores or ()]
-    batch = Batch(night, bounds, lambda day: _gains(lake, day), places)
+
+    def more() -> upgrades.Room | None:
+        grown = meter.grant(context, more=True)
+        return None if grown is None else upgrades.Room.of(bounds, grown)
+
+    room = upgrades.Room.of(bounds, meter.grant(context))
+    batch = Batch(night, room, lambda day: _gains(lake, day), places, more)
 
     def of_cutoff(store_id: str, cutoff: date, base: pl.DataFrame) -> pl.DataFrame:
         better, left = batch.of(cutoff, store_id)

@@ -1,7 +1,9 @@
 """Upgrades of a batch: whoever gains most for its cost first, until budget or time is used up.
 
 Belongs here: what an upgrade is expected to gain and to cost, their order, and stopping. Does not:
-forecasting, nor the bounds (`forecast_core.segments`). The clocks are handed in: the core has none.
+forecasting, nor the bounds of the policy (`forecast_core.segments`) and of admission
+(`forecast_core.admission.grant`), of which the smaller holds. The clocks are handed in: the core
+has none.
 
 Everyone has the floor's forecast before the first upgrade begins, so what is left out here is
 served all the same, and says why it was not upgraded.
@@ -9,6 +11,7 @@ served all the same, and says why it was not upgraded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +19,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import polars as pl
 
+from forecast_core.admission.grant import Grant
 from forecast_core.segments import Expected, Rung, UpgradeBounds
 
 T = TypeVar("T")
@@ -66,46 +70,90 @@ def ordered(upgrades: Iterable[Upgrade]) -> list[Upgrade]:
     return sorted(upgrades, key=lambda one: (-one.gain / max(one.cpu_s, 1e-9), one[:3]))
 
 
-def spend(
-    upgrades: Iterable[Upgrade],
-    bounds: UpgradeBounds,
-    make: Callable[[Upgrade], T],
-    clock: Clock,
-) -> Iterator[Done[T] | Left]:
-    """Make upgrades in their order while each fits into what is left; a verdict on every one.
+@dataclass(frozen=True)
+class Room:
+    """What upgrades may take, and who says so in words: the smaller of policy and grant."""
 
-    One that does not fit is passed over, and a cheaper one after it may. What was expected is held
-    against what the first ones took: from then on an upgrade is expected to cost as much more.
+    cpu_s: float = math.inf
+    seconds: float = math.inf
+    cpu_by: str = ""
+    time_by: str = ""
+    of_grant: bool = False  # the CPU-seconds end where granted money does
+
+    @classmethod
+    def of(cls, bounds: UpgradeBounds, grant: Grant | None = None) -> Room:
+        """What the policy allows of what admission granted; without a grant, what it allows."""
+        cpu = math.inf if bounds.cpu_s is None else bounds.cpu_s
+        seconds = math.inf if bounds.minutes is None else 60 * bounds.minutes
+        cpu_by, time_by = f"batch's {cpu:g} CPU-s", f"batch has {seconds / 60:g}"
+        granted = grant is not None and grant.cpu_s < cpu
+        if grant is not None and granted:
+            cpu, cpu_by = grant.cpu_s, grant.money_said
+        if grant is not None and grant.seconds is not None and grant.seconds < seconds:
+            seconds, time_by = grant.seconds, grant.time_said
+        return cls(cpu, seconds, cpu_by, time_by, granted)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is anything to stop at."""
+        return math.isfinite(self.cpu_s) or math.isfinite(self.seconds)
+
+
+class Purse:
+    """What a batch may take for upgrades and has taken, over as many calls as it is made in.
+
+    What was expected is held against what the first upgrades took: from then on one is expected
+    to cost as much more. Where granted money ends, `more` is asked once for a larger grant, as
+    `room` after it.
     """
-    cpu_began, wall_began = clock.cpu(), clock.wall()
-    expected = 0.0
-    for one in ordered(upgrades):
-        cpu_s, seconds = clock.cpu() - cpu_began, clock.wall() - wall_began
-        reason = _refused(one, bounds, (cpu_s, seconds), expected)
-        if reason is not None:
-            yield Left(one, f"not upgraded to {one.rung}: {reason}")
-            continue
-        expected += one.cpu_s
-        yield Done(one, make(one))
 
+    def __init__(
+        self, room: Room, clock: Clock, more: Callable[[], Room | None] = lambda: None
+    ) -> None:
+        self.room, self._clock, self._more = room, clock, more
+        self.cpu_s = self.seconds = self._expected = 0.0
 
-def _refused(
-    one: Upgrade, bounds: UpgradeBounds, spent: tuple[float, float], expected: float
-) -> str | None:
-    cpu_s, seconds = spent
-    needs = one.cpu_s * (cpu_s / expected if expected else 1.0)
-    if bounds.cpu_s is not None and cpu_s + needs > bounds.cpu_s:
-        return (
-            f"{cpu_s:.1f} of the batch's {bounds.cpu_s:g} CPU-s went to groups that gain more "
-            f"for theirs, and it needs {needs:.1f}"
-        )
-    takes = one.cpu_s * (seconds / expected if expected else 1.0)
-    if bounds.minutes is not None and seconds + takes > 60 * bounds.minutes:
-        return (
-            f"the batch has {bounds.minutes:g} minutes for upgrades, groups that gain more "
-            f"took {seconds / 60:.1f}"
-        )
-    return None
+    def spend(
+        self, upgrades: Iterable[Upgrade], make: Callable[[Upgrade], T]
+    ) -> Iterator[Done[T] | Left]:
+        """Make upgrades in their order while each fits into what is left; a verdict on every one.
+
+        One that does not fit is passed over, and a cheaper one after it may.
+        """
+        for one in ordered(upgrades):
+            reason = self._refused(one)
+            if reason is not None and self.room.of_grant and self._grown():
+                reason = self._refused(one)
+            if reason is not None:
+                yield Left(one, f"not upgraded to {one.rung}: {reason}")
+                continue
+            cpu, wall = self._clock.cpu(), self._clock.wall()
+            made = make(one)
+            self.cpu_s += self._clock.cpu() - cpu
+            self.seconds += self._clock.wall() - wall
+            self._expected += one.cpu_s
+            yield Done(one, made)
+
+    def _grown(self) -> bool:
+        more, self._more = self._more(), lambda: None
+        self.room = more or self.room
+        return more is not None
+
+    def _refused(self, one: Upgrade) -> str | None:
+        pace = 1 / self._expected if self._expected else None
+        needs = one.cpu_s * (self.cpu_s * pace if pace else 1.0)
+        if self.cpu_s + needs > self.room.cpu_s:
+            return (
+                f"{self.cpu_s:.1f} of the {self.room.cpu_by} went to groups that gain more "
+                f"for theirs, and it needs {needs:.1f}"
+            )
+        takes = one.cpu_s * (self.seconds * pace if pace else 1.0)
+        if self.seconds + takes > self.room.seconds:
+            return (
+                f"the {self.room.time_by} minutes for upgrades, groups that gain more "
+                f"took {self.seconds / 60:.1f}"
+            )
+        return None
 
 
 def candidate(

@@ -4,6 +4,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import yaml
 
 from forecast_assets.batch import _first_failure
 from forecast_core.admission import Load, Override
-from forecast_core.admission.policy import NANO, Policy
+from forecast_core.admission.policy import NANO, Policy, units
 from forecast_core.admission.request import AssetFacts, RunFacts, request_of
 from resources.admission_log import add_override
 from resources.admission_store import AdmissionStore
@@ -101,6 +103,23 @@ def trained(context: dg.AssetExecutionContext) -> None:
 def served(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     terms = granted(context.instance, context.run)
     return dg.MaterializeResult(metadata={"rung": terms.rung or "all", "why": terms.reason})
+
+
+@dg.asset(metadata={"cost/pipeline": "inference", "cost/rungs": "governed, statistical, floor"})
+@metered
+def upgraded(
+    context: dg.AssetExecutionContext, meter: dg.ResourceParam[Meter]
+) -> dg.MaterializeResult[Any]:
+    grants = {"left": meter.grant(context), "more": meter.grant(context, more=True)}
+    return dg.MaterializeResult(
+        metadata={name: asdict(grant) if grant else {} for name, grant in grants.items()}
+    )
+
+
+def grants_of(result: dg.ExecuteInProcessResult) -> tuple[dict[str, Any], dict[str, Any]]:
+    (event,) = result.get_asset_materialization_events()
+    told = event.materialization.metadata
+    return told["left"].value, told["more"].value
 
 
 def message_of(result: dg.ExecuteInProcessResult) -> str:
@@ -263,3 +282,31 @@ def test_a_run_of_checks_alone_is_monitoring(rig: Rig) -> None:
     assert result.success
     row = rig.escrow.store.find(result.run_id)
     assert row and row["work_class"] == "monitoring"
+
+
+def test_what_is_left_beyond_the_cheapest_rung_is_of_the_hold_and_grows_where_budgets_have_room(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    rig = Rig(tmp_path, instance, policy())
+    bound = rig.escrow.policy.default_bound
+    floor = int(bound.money * bound.rungs["floor"])
+    left, more = grants_of(rig.run(upgraded, admission__deadline="2100-01-01T06:00:00"))
+    assert left["held"] == bound.money and left["money"] == bound.money - floor > 0
+    assert more["held"] == 2 * bound.money and more["money"] == 2 * bound.money - floor
+    ends = datetime(2100, 1, 1, 6, tzinfo=UTC).timestamp() - rig.escrow.policy.offset_s
+    assert left["deadline"] == ends and 0 < left["seconds"] < ends - rig.escrow.clock()
+    assert left["cpu_s_price"] > 0
+
+
+def test_where_no_budget_has_room_nothing_more_is_left_and_without_a_deadline_time_has_no_end(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    money = str(units(policy().default_bound.money))
+    of_inference = {
+        "parent": "dev", "environment": "dev", "pipeline": "inference", "period": "month",
+        "limit": money, "floors": {"serving": 0.01},
+    }  # fmt: skip
+    rig = Rig(tmp_path, instance, policy(**{"budgets__dev/inference": of_inference}))
+    left, more = grants_of(rig.run(upgraded))
+    assert left["money"] > 0 and left["seconds"] is None and more == {}
+    assert rig.escrow.balance()["dev/inference"]["held"] <= Decimal(money)

@@ -1,44 +1,46 @@
-"""Landing, features and the floor in a process of its own, with or without metering, for `ledger`.
+"""Landing, features and the floor, again and again in one process, with and without metering.
 
-Training and dbt are left out: what they take varies by more than what metering could cost, and a
-step of minutes is charged no more often than one of seconds.
+Belongs here: the rounds of `ledger`'s pairs and the switch between them. Does not: what is made of
+them (`ledger`). In one process and after a round that is not counted, since two processes differ
+in their start and imports by more than what metering could cost. Training and dbt are left out:
+what they take varies by more, too, and a step of minutes is charged no more often than one of
+seconds, so that the share shown is the highest.
 
-`python -m benchmarks._metered_run on|off`: the installation comes from the environment.
+`python -m benchmarks._metered_run PAIRS`: CPU-seconds of each pair as JSON on the last line; the
+installation comes from the environment.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 
-def without_metering() -> None:
-    """Make every call of the meter do nothing, so that the difference is what metering costs."""
-    from resources import meter
+@contextmanager
+def without_metering() -> Iterator[None]:
+    """Every call of the meter does nothing, so that the difference is what metering costs."""
+    from resources.meter import Meter
+    from resources.meter_probe import ProcessProbe
 
     def nothing(*_: Any, **__: Any) -> None:
         return None
 
-    def only_admit(self: meter.Meter, context: Any, **_: Any) -> None:
+    def only_admit(self: Meter, context: Any, **_: Any) -> None:
         self._admit(context)  # the gate is not the meter's cost
 
-    def no_costs(*_: Any, **__: Any) -> dict[str, Any]:
-        return {}
-
-    replaced: dict[str, Callable[..., Any]] = dict.fromkeys(
-        ("read", "wrote", "share", "failed", "closed", "flush", "returned"), nothing
-    ) | {"opened": only_admit, "enter": only_admit}
-    for name, function in {**replaced, "settle": no_costs}.items():
-        setattr(meter.Meter, name, function)
+    silent = ("read", "wrote", "share", "failed", "closed", "flush", "returned")
+    replaced: dict[str, Callable[..., Any]] = dict.fromkeys(silent, nothing)
+    replaced |= {"opened": only_admit, "enter": only_admit, "settle": lambda *_, **__: {}}
+    with mock.patch.multiple(Meter, **replaced), mock.patch.object(ProcessProbe, "sample", nothing):
+        yield
 
 
-def main(metering: str) -> None:
-    """Land and forecast once, by the floor."""
-    if metering == "off":
-        without_metering()
-    import gc
-
+def rounds() -> Callable[[], None]:
+    """What lands the data, makes the features and forecasts by the floor, once a call."""
     import dagster as dg
 
     from forecast_assets.batch import Cycle, register_stores, run_stages
@@ -48,18 +50,40 @@ def main(metering: str) -> None:
 
     settings = Settings.from_environment()
     span = data_span(settings)
-    with dg.DagsterInstance.get() as instance:
-        stores = register_stores(instance, source_of(settings).stores())
-        cycle = Cycle(span.first, span.last, span.as_of, stores, ("none",), 0, settings.horizon)
-        floor = [s for s in cycle.forecasting() if s.assets == ("prediction_floor",)]
-        stages = [*cycle.landing(), *cycle.refreshing(), *floor]
-        definitions = build_defs(settings)
-        # The meter spares the collector what is imported by now, which saves more than metering
-        # takes: both sides have that, so that the difference is what metering costs.
-        gc.freeze()
+    instance = dg.DagsterInstance.get()
+    stores = register_stores(instance, source_of(settings).stores())
+    cycle = Cycle(span.first, span.last, span.as_of, stores, ("none",), 0, settings.horizon)
+    floor = [s for s in cycle.forecasting() if s.assets == ("prediction_floor",)]
+    stages = [*cycle.landing(), *cycle.refreshing(), *floor]
+    definitions = build_defs(settings)
+
+    def once() -> None:
         for _ in run_stages(definitions, instance, stages):
             pass
 
+    return once
+
+
+def main(pairs: int) -> None:
+    """A round to warm up, then the pairs; which of a pair comes first alternates."""
+    from resources.meter_share import cpu_clock
+
+    once = rounds()
+    once()
+    taken = []
+    for index in range(pairs):
+        pair = {}
+        for metering in ("on", "off") if index % 2 else ("off", "on"):
+            began = cpu_clock()
+            if metering == "on":
+                once()
+            else:
+                with without_metering():
+                    once()
+            pair[metering] = cpu_clock() - began
+        taken.append(pair)
+    print(json.dumps(taken))
+
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(int(sys.argv[1]))

@@ -337,9 +337,8 @@ def _inserted(connection: sa.Connection, table: sa.Table, row: Row) -> bool:
 
     Asks for the row back: a driver's row count after a conflict is not to be relied on.
     """
-    insert = _insert_once(connection, table).values(dict(row))
-    returned = connection.execute(insert.returning(*table.primary_key.columns))
-    return returned.first() is not None
+    statement = _insert_once(connection.dialect.name, table)
+    return connection.execute(statement, dict(row)).first() is not None
 
 
 def _move(connection: sa.Connection, name: str, value: str) -> None:
@@ -347,14 +346,16 @@ def _move(connection: sa.Connection, name: str, value: str) -> None:
     connection.execute(sa.update(cursors).where(cursors.c.name == name).values(value=value))
 
 
-def _insert_once(connection: sa.Connection, table: sa.Table) -> Any:
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as postgres_insert
-
-        return postgres_insert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    return sqlite_insert(table).on_conflict_do_nothing()
+@lru_cache(maxsize=16)
+def _insert_once(dialect: str, table: sa.Table) -> Any:
+    """Made once: building it anew for each row took as long as the row itself."""
+    insert: Any
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert
+    once = insert(table).on_conflict_do_nothing()
+    return once.returning(*table.primary_key.columns)
 
 
 def _engine(url: sa.URL, timeout_s: float) -> sa.Engine:

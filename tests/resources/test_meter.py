@@ -14,12 +14,13 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+import psutil
 import pytest
 
 from forecast_core.cost.charges import CostRecord
 from forecast_core.cost.price_card import PriceCard, PriceCardError, Rates
 from resources.meter import Meter, Share, metered, record_in
-from resources.meter_probe import ProcessProbe, held_gpus, probe
+from resources.meter_probe import Descendants, ProcessProbe, held_gpus, probe
 from resources.meter_share import Laps
 
 MONTH_STORE = dg.MultiPartitionsDefinition(
@@ -455,6 +456,37 @@ def test_children_are_measured_while_they_live_and_after() -> None:
         child.communicate(b"\n")
     reaped = measured.read().since(before).cpu_s
     assert 0.27 <= alive <= reaped + 0.02  # clock ticks of 10 ms on a live child
+
+
+def test_the_family_is_what_psutil_lists_whoever_comes_and_goes() -> None:
+    """Against psutil's reading of the whole machine: children, theirs, and those that ended."""
+    me = psutil.Process()
+    family = Descendants(me)
+    waiting = "import sys; sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waiting!r}])"
+
+    def listed() -> set[int]:
+        return {process.pid for process in family.living()}
+
+    def grown_to(size: int) -> set[int]:
+        until = time.monotonic() + 30
+        while len(me.children(recursive=True)) < size and time.monotonic() < until:
+            time.sleep(0.02)
+        return {process.pid for process in me.children(recursive=True)}
+
+    before = grown_to(0)
+    assert listed() == before
+    started = []
+    for index, body in enumerate((waiting, parent, waiting, parent)):
+        started.append(subprocess.Popen([sys.executable, "-c", body], stdin=subprocess.PIPE))
+        # A grandchild comes with its parent; every second look sees two generations at once.
+        expected = grown_to(len(before) + (1, 3, 4, 6)[index])
+        if index % 2:
+            assert listed() == expected
+    for process in started:
+        process.communicate(timeout=30)
+        assert listed() == {child.pid for child in me.children(recursive=True)}
+    assert listed() == before
 
 
 def test_gpus_are_counted_while_a_process_holds_them(monkeypatch) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -35,7 +35,10 @@ def without_metering() -> Iterator[None]:
     silent = ("read", "wrote", "share", "failed", "closed", "flush", "returned")
     replaced: dict[str, Callable[..., Any]] = dict.fromkeys(silent, nothing)
     replaced |= {"opened": only_admit, "enter": only_admit, "settle": lambda *_, **__: {}}
-    with mock.patch.multiple(Meter, **replaced), mock.patch.object(ProcessProbe, "sample", nothing):
+    with ExitStack() as switched:
+        switched.enter_context(mock.patch.object(ProcessProbe, "sample", nothing))
+        for name, function in replaced.items():
+            switched.enter_context(mock.patch.object(Meter, name, function))
         yield
 
 

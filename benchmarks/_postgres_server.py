@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,33 +42,56 @@ def postgres(folder: Path) -> Iterator[str]:
         for parent in folder.parents:
             if parent.stat().st_uid == 0 and parent != Path("/") and parent.stat().st_mode & 1 == 0:
                 parent.chmod(parent.stat().st_mode | 0o011)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     data = str(folder / "data")
     initdb, server_program = (os.path.realpath(name or "") for name in found)
     subprocess.run(
         [initdb, "-D", data, "-U", "forecast", "-A", "trust", "--no-sync"],
         check=True, capture_output=True, cwd=folder, **user,
     )  # fmt: skip
-    server = subprocess.Popen(
-        [server_program, "-D", data, "-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **user,
-    )  # fmt: skip
-    url = f"postgresql+psycopg://forecast@127.0.0.1:{port}/postgres"
-    engine = sa.create_engine(url)
+    for last in (False, False, True):
+        url, server = _started(server_program, folder, user)
+        if _answers(url, server):
+            break
+        server.kill()
+        server.wait()
+        if last:
+            raise RuntimeError(f"Postgres did not start: {(folder / 'log').read_text()[-2000:]}")
     try:
-        for _ in range(600):
-            try:
-                engine.connect().close()
-                break
-            except sa.exc.OperationalError:
-                time.sleep(0.1)
         yield url
     finally:
-        engine.dispose()
         server.send_signal(signal.SIGINT)  # fast: a forgotten client does not hold it up
         server.wait(timeout=30)
+
+
+def _started(
+    program: str, folder: Path, user: Mapping[str, Any]
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """On a port that was free a moment ago: another process may have taken it since."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [program, "-D", str(folder / "data"), "-p", str(port), "-k", str(folder)]
+    with (folder / "log").open("ab") as log:
+        server = subprocess.Popen(
+            [*command, "-h", "127.0.0.1", "-F"], cwd=folder, stdout=log, stderr=log, **user
+        )
+    return f"postgresql+psycopg://forecast@127.0.0.1:{port}/postgres", server
+
+
+def _answers(url: str, server: subprocess.Popen[bytes], patience_s: float = 120.0) -> bool:
+    """Whether it came up: False once it has ended, or where it does not in time."""
+    engine = sa.create_engine(url)
+    until = time.monotonic() + patience_s
+    try:
+        while server.poll() is None and time.monotonic() < until:
+            try:
+                engine.connect().close()
+                return True
+            except sa.exc.OperationalError:
+                time.sleep(0.1)
+        return False
+    finally:
+        engine.dispose()
 
 
 def new_database(url: str, name: str) -> str:

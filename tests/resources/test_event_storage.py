@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,6 +16,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._serdes import serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,24 +152,29 @@ def test_a_daemon_does_not_keep_a_connection_for_every_run_it_ever_saw(tmp_path:
     assert not storage._engines
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from dagster._serdes import deserialize_values
+from resources.event_storage import KeptSqliteEventLogStorage
+
+events = deserialize_values(Path(sys.argv[2]).read_text().splitlines())
+storage = KeptSqliteEventLogStorage(sys.argv[1])
+for _ in range(5):
+    storage.store_event_batch(events)
+"""
+
+
 def test_threads_and_processes_write_one_home_together(tmp_path: Path) -> None:
-    storage = KeptSqliteEventLogStorage(str(tmp_path))
-    apart = multiprocessing.get_context("spawn")
-    children = [apart.Process(target=write, args=(str(tmp_path), again())) for _ in range(2)]
-    for child in children:
-        child.start()
+    home, said = tmp_path / "home", tmp_path / "events"
+    said.write_text("\n".join(serialize_value(event) for event in again()))
+    storage = KeptSqliteEventLogStorage(str(home))
+    command = [sys.executable, "-c", WRITER, str(home), str(said)]
+    children = [subprocess.Popen(command) for _ in range(2)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(storage.store_event_batch, [again()] * 8))
-    for child in children:
-        child.join(120)
-        assert child.exitcode == 0
+    assert [child.wait(120) for child in children] == [0, 0]
     assert len(storage.get_logs_for_run(told()[0].run_id)) == (8 + 2 * 5) * len(again())
-
-
-def write(home: str, events: Sequence[dg.EventLogEntry]) -> None:
-    storage = KeptSqliteEventLogStorage(home)
-    for _ in range(5):
-        storage.store_event_batch(events)
 
 
 @pytest.mark.parametrize(("said", "batches"), [(None, True), ("0", False)])

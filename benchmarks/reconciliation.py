@@ -3,6 +3,9 @@
 The item-stores' forecasts are those published (rungs by the policy, aligned); the coarse levels
 forecast themselves as in the graph. `ratio_wrmsse_<method>` is the mean over the windows of its
 WRMSSE over bottom-up's: above 1 it loses. CPU is that of a night, its factor at hand.
+
+`weekly_<level>_<method>` is of M5 summed to weeks, where nothing has been bent: the floor for every
+item-store, and the mean over three windows of a level's root mean squared error over its mean.
 """
 
 from __future__ import annotations
@@ -16,26 +19,38 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks import _past
+from benchmarks import _m5, _past
 from benchmarks._apart import apart
 from forecast_core.evaluation import backtest
 from forecast_core.evaluation.accuracy import Scales, scales, score
 from forecast_core.evaluation.contest import GOVERNED, Setup, contest
 from forecast_core.hierarchy import Floats, Hierarchy
-from forecast_core.node_forecasts import HISTORY_DAYS, error_variance, forecast_nodes, node_sales
+from forecast_core.node_forecasts import (
+    DAYS,
+    WEEKS,
+    NodeSales,
+    error_variance,
+    forecast_nodes,
+    node_sales,
+)
 from forecast_core.reconcile import Mint, structural_variance
 from forecast_core.rungs.gbm import LEVELS, GbmSpec
 
 HORIZON, AS_OF, OWN_NODES = 28, 1913, 400
 STORES = ("CA_1", "TX_2", "WI_3")
 METHODS = ("bottom_up", "wls_struct", "wls_var")
+WEEKS_AHEAD = 8
+WEEKLY_SHOWN: dict[str, tuple[str, ...]] = {
+    "total": (), "store": ("store_id",), "item_store": ("item_id", "store_id"),
+}  # fmt: skip
 SHOWN = {"average": "Average", "item_store": "item_id/store_id", "total": "Total"}
 
 
 def run(quick: bool) -> dict[str, float | int | str]:
     """WRMSSE of each method by window and level, and what a night of it takes."""
     held = apart(_measure, STORES[:2] if quick else STORES, 120 if quick else 365)
-    return {**held.result, "peak_gb": held.peak_gb}
+    weeks = apart(_weekly, 1 if quick else None)
+    return {**held.result, "peak_gb": held.peak_gb, **weeks.result}
 
 
 def _measure(stores: tuple[str, ...], items: int) -> dict[str, Any]:
@@ -82,19 +97,13 @@ def _night(past: backtest.Past, by: Scales, rows: pl.DataFrame) -> dict[str, dic
     coarse = hierarchy.coarse(OWN_NODES)
 
     def history() -> Iterator[tuple[str, pl.DataFrame]]:
-        since = cutoff - timedelta(days=HISTORY_DAYS - 1)
+        since = cutoff - timedelta(days=DAYS.history - 1)
         return ((store, past.sales(store, since, cutoff)) for store in stores)
 
     began = time.process_time()
     known = node_sales(history(), coarse, cutoff)
-    nodes = forecast_nodes(known, coarse, HORIZON)
-    base = np.empty((coarse.n_nodes, HORIZON))
-    base[: len(nodes.mean)], base[coarse.bottom] = nodes.mean, bottom
+    base, variances = _heard(known, coarse, bottom)
     shared = time.process_time() - began
-    variances = {
-        "wls_struct": structural_variance(coarse),
-        "wls_var": error_variance(known, nodes, coarse),
-    }
     out = {"bottom_up": {**_scores(bottom, truth, by), "cpu_s": 0.0}}
     for method, variance in variances.items():
         factor = Mint.factor(coarse, variance)
@@ -103,6 +112,47 @@ def _night(past: backtest.Past, by: Scales, rows: pl.DataFrame) -> dict[str, dic
         spent = shared + time.process_time() - began
         out[method] = {**_scores(moved, truth, by), "cpu_s": spent}
     return out
+
+
+def _heard(known: NodeSales, coarse: Hierarchy, bottom: Floats) -> tuple[Floats, dict[str, Floats]]:
+    """Base forecasts of every node, the coarse ones their own, and the variance of each method."""
+    nodes = forecast_nodes(known, coarse, bottom.shape[1])
+    base = np.empty((coarse.n_nodes, bottom.shape[1]))
+    base[: len(nodes.mean)], base[coarse.bottom] = nodes.mean, bottom
+    return base, {
+        "wls_struct": structural_variance(coarse),
+        "wls_var": error_variance(known, nodes, coarse),
+    }
+
+
+def _weekly(stores: int | None) -> dict[str, float]:
+    panel = _m5.panel(7 * (_m5.DAYS // 7), stores, until=7 * (_m5.DAYS // 7))
+    series = panel.series.with_columns(
+        units=pl.Series(panel.units.reshape(len(panel.units), -1, 7).sum(axis=2))
+    ).sort("store_id", "item_id")
+    units = series["units"].to_numpy()
+    hierarchy = Hierarchy.of(series.drop("units"))
+    coarse = hierarchy.coarse(OWN_NODES)
+    each: dict[str, list[float]] = {}
+    for windows_back in (3, 2, 1):
+        end = units.shape[1] - WEEKS_AHEAD * windows_back
+        past, truth = units[:, end - WEEKS.history : end], units[:, end : end + WEEKS_AHEAD]
+        tried, recent = past[:, : -WEEKS.held_back], -WEEKS.recent
+        missed = past[:, -WEEKS.held_back :] - tried[:, recent:].mean(axis=1, keepdims=True)
+        known = NodeSales(coarse.aggregate_above(past), missed, WEEKS)
+        bottom = np.repeat(past[:, recent:].mean(axis=1, keepdims=True), WEEKS_AHEAD, axis=1)
+        base, variances = _heard(known, coarse, bottom)
+        served = {"bottom_up": bottom} | {
+            method: Mint.factor(coarse, variance).reconcile(base)[coarse.bottom]
+            for method, variance in variances.items()
+        }
+        for method, forecast in served.items():
+            told, sold = (hierarchy.aggregate(of) for of in (forecast, truth))
+            for name, level in WEEKLY_SHOWN.items():
+                span = hierarchy.spans[hierarchy.levels.index(level)]
+                miss = np.sqrt(((told[span] - sold[span]) ** 2).mean()) / sold[span].mean()
+                each.setdefault(f"weekly_{name}_{method}", []).append(float(miss))
+    return {name: float(np.mean(found)) for name, found in each.items()}
 
 
 def _scores(forecast: Floats, truth: Floats, by: Scales) -> dict[str, float]:

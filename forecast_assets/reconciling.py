@@ -14,9 +14,11 @@ import numpy as np
 import polars as pl
 
 from forecast_core.cells import Cells
+from forecast_core.frequency import DAILY, Frequency
 from forecast_core.hierarchy import Floats, Hierarchy, HierarchyError
 from forecast_core.node_forecasts import (
-    HISTORY_DAYS,
+    DAYS,
+    WEEKS,
     NodeSales,
     error_variance,
     forecast_nodes,
@@ -47,27 +49,26 @@ class Reconciled:
 
 @dataclass(frozen=True)
 class Reconciler:
-    """One night's reconciliation by a policy. `weekly` data is summed bottom-up: the coarse
-    levels' own forecasts go by weekdays."""
+    """One night's reconciliation by a policy, of data that speaks so `often`."""
 
     policy: Reconciliation
     hierarchy: Hierarchy
     cleaned_sales: TableView
     cache: FactorCache
-    weekly: bool = False
+    often: Frequency = DAILY
 
     def run(self, prediction: pl.DataFrame) -> Reconciled:
-        """Reconcile one cutoff of `prediction_daily` rows.
+        """Reconcile one cutoff of `prediction_daily` rows, their dates numbered by period.
 
         Raises:
             HierarchyError: as `forecast_core.reconcile.bottom_matrix`.
         """
         began = cpu_clock()
         bottom, cutoff, days = bottom_matrix(prediction, self.hierarchy)
-        method = "bottom_up" if self.weekly else self.policy.method
+        method = self.policy.method
         facts: dict[str, Any] = {}
         if method != "bottom_up":
-            bottom, facts = self._moved(bottom, cutoff)
+            bottom, facts = self._moved(bottom, self.often.dated_day(cutoff))
         rows = as_rows(self.hierarchy.aggregate(bottom), self.hierarchy, cutoff, days)
         told = {"method": method, "nodes": self.hierarchy.n_nodes, "cpu_s": cpu_clock() - began}
         return Reconciled(rows, {f"reconciliation/{k}": v for k, v in (told | facts).items()})
@@ -76,7 +77,7 @@ class Reconciler:
         """The item-stores moved by what the coarse levels forecast of themselves."""
         coarse = self.hierarchy.coarse(self.policy.own_nodes)
         nodes = forecast_nodes(self._sales(coarse, cutoff), coarse, bottom.shape[1])
-        factor, kept = self._factor(coarse, self.policy.since(cutoff))
+        factor, kept = self._factor(coarse, self.often.start(self.policy.since(cutoff)))
         base = np.empty((coarse.n_nodes, bottom.shape[1]))
         base[: len(nodes.mean)] = nodes.mean
         base[coarse.bottom] = bottom
@@ -90,8 +91,11 @@ class Reconciler:
         }
 
     def _sales(self, coarse: Hierarchy, cutoff: date) -> NodeSales:
-        window = Cells(cutoff, cutoff).back(HISTORY_DAYS - 1)
-        return node_sales(self.cleaned_sales.by_store(window, SOLD).frames(), coarse, cutoff)
+        rhythm, often = WEEKS if self.often.weekly else DAYS, self.often
+        window = Cells(often.after(cutoff, 1 - rhythm.history), cutoff)
+        sold = self.cleaned_sales.by_store(window, SOLD)
+        numbered = sold.map(lambda rows: often.numbered(rows, "date"))
+        return node_sales(numbered.frames(), coarse, often.numbered_day(cutoff), rhythm)
 
     def _factor(self, coarse: Hierarchy, since: date) -> tuple[Mint, bool]:
         """The factor of this hierarchy, and whether an earlier night had made it."""

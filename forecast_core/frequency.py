@@ -123,6 +123,10 @@ class Frequency:
             return day
         return _EPOCH + timedelta(days=(self.start(day) - self._zero).days // 7)
 
+    def dated_day(self, number: date) -> date:
+        """The inverse of `numbered_day`."""
+        return self._zero + 7 * (number - _EPOCH) if self.weekly else number
+
     def numbered(self, frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
         """The frame with those date columns as numbered periods."""
         if not self.weekly:

@@ -87,7 +87,7 @@ def prediction_reconciled(
         reconciliation.hierarchy(demand_segments.latest(_day(context))),
         cleaned_sales,
         FactorCache(settings.factors, reconciliation.kept_factors),
-        often.weekly,
+        often,
     )
     made = night.run(often.numbered(prediction_daily, "cutoff", "ds"))
     return dg.Output(often.dated(made.rows, "cutoff", "ds"), metadata=made.facts)

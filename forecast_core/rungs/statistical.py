@@ -28,18 +28,19 @@ TRIAL_DAYS = 28
 TRIAL_SERIES = 200  # a class is judged on at most so many series
 _TOO_SHORT = 2  # days of history under which a model has nothing to go on
 _WEEK = 7
-_SEASONAL_DAYS = 3 * _WEEK  # under which nothing is known of weekdays
+_SEASONS = 3  # under which nothing is known of a season: of weekdays, or of the weeks of a year
 _RARE = ("sba", "croston", "tsb", "adida")
 _STEADY = ("seasonal", "ets", "theta", "adida")  # the first of each serves where none was chosen
 _BY_WEEKDAY = ("seasonal", "ets", "theta")
 
 
-def candidates(demand: str) -> tuple[str, ...]:
-    """The methods tried for a demand class, the cheapest first."""
-    return _STEADY if demand in ("smooth", "erratic") else _RARE
+def candidates(demand: str, season: int = _WEEK) -> tuple[str, ...]:
+    """The methods tried for a demand class, the cheapest first; ETS has no season of a year."""
+    steady = _STEADY if season == _WEEK else tuple(name for name in _STEADY if name != "ets")
+    return steady if demand in ("smooth", "erratic") else _RARE
 
 
-def _models() -> Mapping[str, Any]:
+def _models(season: int) -> Mapping[str, Any]:
     from statsforecast import models
 
     return {
@@ -47,9 +48,9 @@ def _models() -> Mapping[str, Any]:
         "croston": models.CrostonOptimized(),
         "tsb": models.TSB(alpha_d=0.1, alpha_p=0.1),
         "adida": models.ADIDA(),
-        "seasonal": models.SeasonalExponentialSmoothingOptimized(season_length=_WEEK),
-        "ets": models.AutoETS(season_length=_WEEK, model="ANA"),
-        "theta": models.Theta(season_length=_WEEK),
+        "seasonal": models.SeasonalExponentialSmoothingOptimized(season_length=season),
+        "ets": models.AutoETS(season_length=season, model="ANA"),
+        "theta": models.Theta(season_length=season),
     }
 
 
@@ -117,13 +118,16 @@ def _history(sales: pl.DataFrame, items: Sequence[str], cutoff: date) -> Grid:
     return Grid.of(on_sale, ["units"], cutoff - timedelta(days=HISTORY_DAYS - 1), cutoff, items)
 
 
-def run(history: np.ndarray, methods: Sequence[str], horizon: int) -> np.ndarray:
-    """Forecast each row of daily units by its method, NaN where a history is too short.
+def run(
+    history: np.ndarray, methods: Sequence[str], horizon: int, season: int = _WEEK
+) -> np.ndarray:
+    """Forecast each row of units by its method, NaN where a history is too short.
 
     Args:
-        history: [rows, days] to the cutoff, NaN where unknown.
+        history: [rows, periods] to the cutoff, NaN where unknown.
+        season: periods after which the row repeats itself.
     """
-    models = _models()
+    models = _models(season)
     found = np.full((len(methods), horizon), np.nan)
     for row, method in enumerate(methods):
         known = history[row][np.isfinite(history[row])]
@@ -133,20 +137,21 @@ def run(history: np.ndarray, methods: Sequence[str], horizon: int) -> np.ndarray
             found[row] = 0.0
             continue
         if method in _BY_WEEKDAY:
-            if len(known) >= _SEASONAL_DAYS:
-                known = _gapless(history[row])
+            if len(known) >= _SEASONS * season:
+                known = _gapless(history[row], season)
             else:
                 method = _RARE[0]
         found[row] = models[method].forecast(y=known.astype(np.float64), h=horizon)["mean"]
     return found
 
 
-def _gapless(history: np.ndarray) -> np.ndarray:
-    """From the first known day to the last, a day without one as its weekday is on average."""
+def _gapless(history: np.ndarray, season: int) -> np.ndarray:
+    """From the first known period to the last, one unknown as its place in the season is on
+    average."""
     since = history[np.isfinite(history).argmax() :]
-    padded = np.full(-(-len(since) // _WEEK) * _WEEK, np.nan)
+    padded = np.full(-(-len(since) // season) * season, np.nan)
     padded[: len(since)] = since
-    weeks = padded.reshape(-1, _WEEK)
-    known = np.isfinite(weeks)
-    usual = np.where(known, weeks, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    return np.where(known, weeks, usual).ravel()[: len(since)]
+    seasons = padded.reshape(-1, season)
+    known = np.isfinite(seasons)
+    usual = np.where(known, seasons, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known, seasons, usual).ravel()[: len(since)]

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import yaml
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {
     "promo_panel": ("8", 8, "60"),
     "store_revenue": ("28", 28, "60"),
@@ -47,9 +48,14 @@ def test_from_files_to_a_forecast_better_than_naive(
             _declare(HIERARCHIES.get(shape), Path(mapping))
     cutoff = _cutoff(folder, shape, periods)
     out = tmp_path / "forecast.parquet"
+    own = {}
+    if shape in HIERARCHIES:  # weekly, and the declared levels forecast themselves too
+        policy = yaml.safe_load((ROOT / "policies" / "reconciliation.yaml").read_text())
+        own["FORECAST_RECONCILIATION_POLICY"] = str(folder / "reconciliation.yaml")
+        (folder / "reconciliation.yaml").write_text(yaml.safe_dump(policy | {"method": "wls_var"}))
     done = installation.forecast(
         "run", "--no-land", "--source", mapping, "--cutoff", cutoff, "--horizon", horizon,
-        "--out", str(out),
+        "--out", str(out), **own,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     rows = pl.read_parquet(out)

@@ -41,6 +41,20 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """What one run covers: series, the rows a series that stages were stated to write, and how many
+    days after the last measured one it runs."""
+
+    series: float
+    rows: Mapping[str, float]
+    ahead: float
+
+    def takes(self, rate: Rate, quantity: str) -> float:
+        """What the stage of a rate takes of a quantity in such a run."""
+        return rate.of(quantity, self.series, self.rows.get(rate.stage), self.ahead)
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """Equal runs: what admission is told of one (`shape`), and the truth by rung.
 
@@ -135,9 +149,6 @@ class Arrivals:
     def _batch(
         self, name: str, work: Work, times: int, day: int, when: date, stress: Stress
     ) -> Batch:
-        if work.in_month:
-            rows = (work.rows_each or 1.0) * when.day
-            work = work.model_copy(update={"rows_each": rows})
         series = self.series(day) * self.values.get(MIX + (work.group or ""), 1.0)
         runs = 1
         if work.per == "store":
@@ -146,7 +157,7 @@ class Arrivals:
             runs = max(1, math.ceil(series / work.chunk))
         start = midnight(when, self.policy.offset_s)
         at = start + _seconds(work.at) + stress.delay_s.get(work.pipeline, 0.0)
-        kind = self._kind(name, work, series / runs, stress, day)
+        kind = self._kind(name, work, series / runs, stress, day, when)
         launch = f"{name}/{day}" if work.origin == "backfill" else ""
         return Batch(
             kind,
@@ -171,13 +182,16 @@ class Arrivals:
         launch = f"{name}/{day}" if extra.origin == "backfill" else ""
         return replace(batch, count=count, at=at, deadline=None, launch=launch)
 
-    def _kind(self, name: str, work: Work, series: float, stress: Stress, day: int) -> Kind:
+    def _kind(
+        self, name: str, work: Work, series: float, stress: Stress, day: int, when: date
+    ) -> Kind:
         factor = stress.rows.get(work.pipeline, 1.0) * work.volume
         size = float(f"{series:.3g}")  # equal runs for weeks, so that they are told apart no finer
         ahead = self._ahead(work, day)
-        key = (name, size, stress.name, work.rows_each, ahead)
+        rows = {stage: written.on(when.day) for stage, written in work.rows.items()}
+        key = (name, size, stress.name, tuple(rows.values()), ahead)
         if key not in self._kinds:
-            kind = self._new_kind(name, work, size * factor, stress, ahead)
+            kind = self._new_kind(name, work, Size(size * factor, rows, ahead), stress)
             self._kinds[key] = replace(kind, series=series)
         return self._kinds[key]
 
@@ -186,13 +200,13 @@ class Arrivals:
         drifts = (self.rates.drifts(stage, rung) for stage in work.stages for rung in work.rungs)
         return day // 7 * 7 + 4.0 if any(drifts) else 0.0
 
-    def _new_kind(self, name: str, work: Work, series: float, stress: Stress, ahead: float) -> Kind:
+    def _new_kind(self, name: str, work: Work, size: Size, stress: Stress) -> Kind:
         truths, quotes, tail, notes = {}, [], {}, []
         error = self.errors.get(name.partition("+")[0], 1.0)
         for rung in work.rungs:
             rates = [self.rates.of(stage, rung, self.plan.defaults) for stage in work.stages]
             notes += [f"{rate.stage}: {rate.note}" for rate in rates if rate.note]
-            truth = self._truth(name, work, rung, rates, series, stress, ahead)
+            truth = self._truth(name, work, rung, rates, size, stress)
             truths[rung] = truth
             wall, money = (float(v) for v in np.quantile(np.array(truth.pool), LEVEL, axis=0))
             tail[rung] = (max(wall, 1.0), max(money, 1.0))
@@ -204,7 +218,7 @@ class Arrivals:
                 f" {work.pipeline} started by {work.origin}"
             )
         shape = Shape(work_class, self.policy.stage_of[work.pipeline], tuple(quotes))
-        return Kind(name, work, work.pipeline, shape, truths, series, tail, tuple(notes))
+        return Kind(name, work, work.pipeline, shape, truths, size.series, tail, tuple(notes))
 
     def _truth(
         self,
@@ -212,17 +226,12 @@ class Arrivals:
         work: Work,
         rung: str,
         rates: Sequence[Rate],
-        series: float,
+        size: Size,
         stress: Stress,
-        ahead: float,
     ) -> Truth:
-        each = work.rows_each
         levels = [self.levels.get((rate.stage, rate.rung), 1.0) for rate in rates]
         totals = {
-            q: sum(
-                rate.of(q, series, each, ahead) * level
-                for rate, level in zip(rates, levels, strict=True)
-            )
+            q: sum(size.takes(rate, q) * level for rate, level in zip(rates, levels, strict=True))
             for q in QUANTITIES
         }
         prices = price_index(self.values["price_change"])
@@ -233,12 +242,12 @@ class Arrivals:
             gpu_s=totals["gpu_s"],
             gib_s=totals["rss_gib_s"],
             bytes_written=totals["bytes_written"],
-            pool=self._pool(name, rung, rates, series),
+            pool=self._pool(name, rung, rates, size),
             failures=min(0.9, self.values["failures"] + stress.failures.get(work.pipeline, 0.0)),
         )
 
     def _pool(
-        self, name: str, rung: str, rates: Sequence[Rate], series: float
+        self, name: str, rung: str, rates: Sequence[Rate], size: Size
     ) -> list[tuple[float, float]]:
         """Ratios of a run of several stages: one of each stage's, by their share of the run."""
         key = (name, rung)
@@ -246,7 +255,7 @@ class Arrivals:
             rng = np.random.default_rng([self.seed, *f"{name}/{rung}".encode()])
             drawn = np.zeros((POOL, 2))
             for column, quantity in ((0, "wall_s"), (1, "money")):
-                parts = [rate.of(quantity, series) for rate in rates]
+                parts = [size.takes(rate, quantity) for rate in rates]
                 total = sum(parts) or 1.0
                 for rate, part in zip(rates, parts, strict=True):
                     ratios = np.array(rate.ratios)[:, column]

@@ -11,7 +11,13 @@ day share that day's luck (a busy machine), so a day's common part is kept apart
 
 A stage also costs more from day to day at the same volume: its tables gather files, its windows
 fill. Where a Mann-Kendall test sees such a drift in the last weeks it goes on, ever slower: a
-window that has filled grows no more.
+window that has filled grows no more. Growth adds, as files and days do: it is a straight line. A
+step (a machine became busy) rises over the whole of those weeks too, but not within their later
+half, so the smaller of both paces is believed.
+
+Rows are told beforehand for some work only. Elsewhere they may be no cause but what has gathered
+(scores of all forecasts still open), so without them a stage's level and drift are those of its
+cost itself, not of its cost beside its rows.
 """
 
 from __future__ import annotations
@@ -38,6 +44,7 @@ _DRIFT_DAYS = 28  # how far back a drift is looked for
 _DRIFT_LEAST = 10  # days without which none is told
 _DRIFT_P = 0.01
 _DRIFT_FADES = 21.0  # days in which it loses half of its pace
+_LEAST_SHARE = 0.1  # of today's level that any past day is taken to have had
 _TINY = 1e-12
 
 
@@ -59,10 +66,11 @@ class Rate:
     """What a run of one stage at one rung takes.
 
     `lines` by QUANTITIES, in the driver: rows, or series where `by_series`. `rows_each`: rows a
-    series. `ratios`: (wall, money) of runs over their line, the day's common part taken out.
-    `level`: the error (log) of its own coming week. `drift`: by how much (log) each quantity rises
-    on the first day to come. `note` says where the rate is not measured, or what could not be told
-    from the history.
+    series, as the last runs wrote. `ratios`: (wall, money) of runs over their line, the day's
+    common part taken out. `level`: the error (log) of its own coming week. `drift`: by what share
+    of itself each quantity rises on the first day to come, its rows being told; `untold`: quantity
+    -> (what multiplies the line at `rows_each`, the drift) where they are not. `note` says where
+    the rate is not measured, or what could not be told from the history.
     """
 
     stage: str
@@ -77,15 +85,24 @@ class Rate:
     level: float = 0.0
     note: str = ""
     drift: Mapping[str, float] = field(default_factory=dict)
+    untold: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def drifts(self) -> bool:
+        """Whether it rises or falls from day to day."""
+        return bool(self.drift) or any(pace for _, pace in self.untold.values())
 
     def of(
         self, quantity: str, series: float, rows_each: float | None = None, ahead: float = 0.0
     ) -> float:
         """The expected quantity of a run over `series` series, `ahead` days after the last that was
         measured; `rows_each` replaces the measured rows a series."""
-        each = self.rows_each if rows_each is None else rows_each
-        said = self.lines[quantity].at(series if self.by_series else series * each)
-        return said * math.exp(self.drift.get(quantity, 0.0) * faded(ahead))
+        factor, pace = 1.0, self.drift.get(quantity, 0.0)
+        if rows_each is None:
+            rows_each = self.rows_each
+            factor, pace = self.untold.get(quantity, (factor, pace))
+        said = self.lines[quantity].at(series if self.by_series else series * rows_each)
+        return said * factor * grown(pace, ahead)
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,7 @@ class Rates:
     def drifts(self, stage: str, rung: str) -> bool:
         """Whether a measured rate rises or falls from day to day."""
         found = self.by_stage.get((stage, rung)) or self.by_stage.get((stage, ""))
-        return found is not None and bool(found.drift)
+        return found is not None and found.drifts
 
     def of(self, stage: str, rung: str, defaults: Mapping[str, Default]) -> Rate:
         """The rate of a stage at a rung; a stated default, flagged, where nothing was measured.
@@ -235,35 +252,40 @@ def _rate(stage: str, rung: str, good: pl.DataFrame, failed: int) -> tuple[Rate,
     weights = 0.5 ** (np.arange(good.height)[::-1] / _HALF_LIFE)
     lines, leverage = {}, _spread(driver) >= _LEVERAGE
     day = _numbers(good["day"])
-    age, drift, beside = day.max() - day, {}, {}
+    covered = good["series"].to_numpy().astype(np.float64)
+    recent = good.tail(20)
+    each = float(recent["rows"].sum()) / max(float(recent["series"].sum()), 1.0)
+    drift, untold, beside = {}, {}, {}
     for name in QUANTITIES:
         amounts = good[name].to_numpy().astype(np.float64)
         line = _line(driver, amounts, weights, leverage)
-        drift[name] = _drift(day, amounts, line.a + line.b * driver)
-        risen = np.exp(drift[name] * age)  # what each would have been on the last day
-        lines[name] = _levelled(line, driver, amounts * risen)
-        said = np.maximum(lines[name].a + lines[name].b * driver, _TINY) / risen
-        beside[name] = said
+        said = line.a + line.b * driver
+        trend = _trend(day, amounts, said)
+        lines[name] = replace(line, a=line.a * trend.now, b=line.b * trend.now)
+        beside[name] = np.maximum(said * trend.now, _TINY) * trend.then(day)
+        drift[name] = trend.pace
+        if not by_series and trend.now > 0:
+            alone = _trend(day, amounts, line.a + line.b * covered * each)
+            untold[name] = alone.now / trend.now, alone.pace
     money, wall = (good[name].to_numpy() / beside[name] for name in ("money", "wall_s"))
     note = ""
     if lines["money"].guessed:
         note = "volume hardly varied or told little: half of the cost is taken to grow with it"
     if good.height < 5:
         note = f"only {good.height} runs measured" + ("; " + note if note else "")
-    recent = good.tail(20)
-    each = float(recent["rows"].sum()) / max(float(recent["series"].sum()), 1.0)
     rate = Rate(
         stage=stage,
         rung=rung,
         lines=lines,
         memory_gib=float(good["peak_rss_gib"].max() or 0.0),  # type: ignore[arg-type]
-        rows_each=1.0 if by_series else float(each),
+        rows_each=1.0 if by_series else each,
         by_series=by_series,
         ratios=tuple(zip(wall[-_MOST_RATIOS:], money[-_MOST_RATIOS:], strict=True)),
         runs=good.height,
         failures=failed / (failed + good.height),
         note=note,
         drift={name: pace for name, pace in drift.items() if pace},
+        untold=untold,
     )
     own = good.select("day", "stage", "rung", "money").with_columns(
         line=pl.Series(beside["money"]),  # with its drift, and without: what was known at the time
@@ -309,12 +331,19 @@ def _line(x: Floats, y: Floats, weights: Floats, leverage: bool) -> Line:
     return Line(a * scale, b * scale)
 
 
-def _levelled(line: Line, x: Floats, y: Floats) -> Line:
-    """The line at the level of the last runs."""
-    weights = 0.5 ** (np.arange(len(x))[::-1] / _LEVEL_HALF_LIFE)
-    said = float(np.average(line.a + line.b * x, weights=weights))
-    scale = float(np.average(y, weights=weights)) / said if said > 0 else 1.0
-    return replace(line, a=line.a * scale, b=line.b * scale)
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Where something stands on its last day (`now`), and by what share of it a day it rises."""
+
+    now: float
+    pace: float
+    last: float
+
+    def then(self, day: Floats) -> Floats:
+        """What past days had of it, as shares of now."""
+        age = np.minimum(self.last - day, _DRIFT_DAYS)
+        share: Floats = np.maximum(1 - self.pace * age, _LEAST_SHARE)
+        return share
 
 
 def faded(days: float) -> float:
@@ -323,9 +352,22 @@ def faded(days: float) -> float:
     return float(keeps * (1 - keeps**days) / (1 - keeps))
 
 
-def _drift(day: Floats, amounts: Floats, said: Floats) -> float:
-    """By how much (log) a day amounts have come to exceed what the line says of them."""
-    return _pace(*_by_day(day, amounts, said))
+def grown(pace: float, ahead: float) -> float:
+    """What 1 has become after `ahead` days: what rises adds its pace, what falls stays above 0."""
+    far = pace * faded(ahead)
+    return 1 + far if far > 0 else math.exp(far)
+
+
+def _trend(day: Floats, amounts: Floats, said: Floats) -> Trend:
+    """Of amounts over what was said of them, at the level of the last runs."""
+    slope = _slope(*_by_day(day, amounts, said))
+    age = np.minimum(day.max() - day, _DRIFT_DAYS)
+    weights = said * 0.5 ** (np.arange(len(said))[::-1] / _LEVEL_HALF_LIFE)
+    if weights.sum() <= 0:
+        return Trend(1.0, 0.0, float(day.max()))
+    beside = amounts / np.maximum(said, _TINY) + slope * age
+    now = max(float(np.average(beside, weights=weights)), _TINY)
+    return Trend(now, slope / now, float(day.max()))
 
 
 def _by_day(day: Floats, amounts: Floats, said: Floats) -> tuple[Floats, Floats]:
@@ -334,18 +376,23 @@ def _by_day(day: Floats, amounts: Floats, said: Floats) -> tuple[Floats, Floats]
     return days, np.bincount(place, amounts) / np.maximum(np.bincount(place, said), _TINY)
 
 
-def _pace(days: Floats, beside: Floats) -> float:
-    """The Theil-Sen slope (log, a day) of the last weeks where a Mann-Kendall test sees a trend in
-    them, else 0."""
+def _slope(days: Floats, beside: Floats) -> float:
+    """By how much a day the last weeks rise where a Mann-Kendall test sees a trend in them, else 0:
+    the smaller of the Theil-Sen slopes of the whole and of its later half."""
     recent = days > days[-1] - _DRIFT_DAYS
     x, y = days[recent], beside[recent]
     if len(x) < _DRIFT_LEAST or not (y > 0).all() or np.ptp(y) == 0:
         return 0.0
     from pymannkendall import original_test
 
-    y = np.log(y)
     if original_test(y).p > _DRIFT_P:
         return 0.0
+    half = len(x) // 2
+    whole, later = _theil_sen(x, y), _theil_sen(x[half:], y[half:])
+    return 0.0 if whole * later <= 0 else min(whole, later, key=abs)
+
+
+def _theil_sen(x: Floats, y: Floats) -> float:
     first, second = np.triu_indices(len(x), 1)
     return float(np.median((y[second] - y[first]) / (x[second] - x[first])))
 
@@ -353,17 +400,15 @@ def _pace(days: Floats, beside: Floats) -> float:
 def level_error(days: Floats, beside: Floats) -> float:
     """How far (log, root mean square) each week's mean was from what the days before it said.
 
-    Told as rates are: the level by weights halving every `_LEVEL_HALF_LIFE`, and the drift that was
-    seen by then; widened for how few weeks there are.
+    Told as rates are: the level of the last days, and the drift that was seen by then; widened for
+    how few weeks there are.
     """
     errors = []
     for start in range(_BLOCK_DAYS, len(days) - 2, _BLOCK_DAYS):
         past, ahead = slice(0, start), slice(start, start + _BLOCK_DAYS)
-        pace, last = _pace(days[past], beside[past]), days[start - 1]
-        weights = 0.5 ** (np.arange(start)[::-1] / _LEVEL_HALF_LIFE)
-        now = float(np.average(beside[past] * np.exp(pace * (last - days[past])), weights=weights))
-        coming = float(np.mean([math.exp(pace * faded(day - last)) for day in days[ahead]]))
-        errors.append(math.log(float(np.mean(beside[ahead])) / (now * coming)))
+        trend = _trend(days[past], beside[past], np.ones(start))
+        coming = np.mean([grown(trend.pace, day - trend.last) for day in days[ahead]])
+        errors.append(math.log(float(np.mean(beside[ahead])) / (trend.now * float(coming))))
     if not errors:
         return 0.0
     return math.sqrt(sum(e * e for e in errors) / len(errors)) * math.sqrt(1 + 1 / len(errors))

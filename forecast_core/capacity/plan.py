@@ -85,6 +85,18 @@ class Base(_Model):
     horizon: int = Field(ge=1, default=28)
 
 
+class Written(_Model):
+    """Rows a series that one run of a stage writes: `each`, and `by_day` more for each day of the
+    month so far, as where a night writes its month again."""
+
+    each: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    by_day: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    def on(self, day: int) -> float:
+        """Rows a series on that day of a month."""
+        return self.each + self.by_day * day
+
+
 class Work(_Model):
     """One kind of run and its rhythm.
 
@@ -93,8 +105,7 @@ class Work(_Model):
     segment group's share of the series. `after`: starts when that work of the same day is done.
     `covers`: gives every series of it its first forecast of the cycle. `watches`: must be done by
     its deadline, as serving must. `volume`: of what the stages have been measured to take.
-    `rows_each`: rows a series that its stages write, where the ledger's runs were not of its kind;
-    `in_month`: for each day of the month so far, as where a night writes its month again.
+    `rows`: stage -> the rows that it writes, where the ledger's runs were not of this kind.
     """
 
     stages: tuple[str, ...] = Field(min_length=1)
@@ -112,8 +123,7 @@ class Work(_Model):
     watches: bool = False
     memory_gib: float | None = Field(default=None, gt=0)
     volume: float = Field(default=1.0, gt=0)
-    rows_each: float | None = Field(default=None, gt=0)
-    in_month: bool = False
+    rows: dict[str, Written] = Field(default_factory=dict)
 
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -394,6 +404,11 @@ def _work_faults(plan: Plan) -> Iterable[str]:
             yield f"{where}.origin: {work.origin!r} is none of {', '.join(ORIGINS)}"
         if work.group and MIX + work.group not in plan.assumptions:
             yield f"{where}.group: no assumption {MIX}{work.group}; state its share of the series"
+        for stage in work.rows.keys() - set(work.stages):
+            yield f"{where}.rows: {stage!r} is no stage of it; it has {', '.join(work.stages)}"
+        for stage, written in work.rows.items():
+            if written.on(1) == 0:
+                yield f"{where}.rows.{stage}: no rows at all; state each or by_day, or drop it"
         if work.watches and work.deadline is None:
             yield f"{where}: watches, but has no deadline to be done by"
         for rung in work.rungs if len(work.rungs) > 1 else ():

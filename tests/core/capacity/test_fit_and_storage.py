@@ -7,10 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forecast_core.admission.policy import Policy
 from forecast_core.capacity.arrivals import Arrivals
-from forecast_core.capacity.fit import Rates, fit
+from forecast_core.capacity.fit import Rates, fit, grown
 from forecast_core.capacity.plan import Plan
 from forecast_core.capacity.storage import Bytes, by_day, growing, measured
 
@@ -60,20 +62,74 @@ def test_the_luck_of_days_is_told_from_that_of_runs() -> None:
     assert np.mean(ratios) == pytest.approx(1.0, abs=1e-9)
 
 
+def _days(steps: pl.DataFrame) -> pl.Expr:
+    return (pl.col("date") - steps["date"].min()).dt.total_days()
+
+
+def _scores_times(steps: pl.DataFrame, factor: pl.Expr) -> Rates:
+    """What is fitted where the stage without rows costs so many times as much."""
+    factor = pl.when(pl.col("x_asset") == "scores").then(factor).otherwise(1.0)
+    return fit(steps.with_columns(money=pl.col("money") * factor), 100)
+
+
 def test_a_stage_that_costs_more_from_day_to_day_goes_on_ever_slower() -> None:
     steps = ledger(42, noise=0.02)
-    day = (pl.col("date") - pl.col("date").min()).dt.total_days()
-    rising = pl.when(pl.col("x_asset") == "scores").then((0.01 * day).exp()).otherwise(1.0)
-    rates = fit(steps.with_columns(money=pl.col("money") * rising), 100)
-    rate, last = rates.by_stage["scores", ""], 5 * np.exp(0.01 * 41)
-    assert rate.drift["money"] == pytest.approx(0.01, rel=0.2)
+    rates = _scores_times(steps, 1 + 0.01 * _days(steps))
+    rate, last = rates.by_stage["scores", ""], 5 * 1.41
+    assert rate.drift["money"] * last == pytest.approx(0.05, rel=0.25)
     assert set(rate.drift) == {"money"} and not rates.by_stage["features", ""].drift
     assert rate.of("money", 100) == pytest.approx(last, rel=0.04)
-    assert rate.of("money", 100, ahead=7) == pytest.approx(last * np.exp(0.06), rel=0.04)
+    assert rate.of("money", 100, ahead=7) == pytest.approx(last + 0.05 * 6, rel=0.04)
     year, two = (rate.of("money", 100, ahead=days) for days in (365, 730))
     assert year < 1.4 * last and two == pytest.approx(year, rel=1e-3)
     said = [money for _, money in rate.ratios]
-    assert np.mean(said[:10]) == pytest.approx(np.mean(said[-10:]), rel=0.04)
+    assert np.mean(said[-28:-18]) == pytest.approx(np.mean(said[-10:]), rel=0.04)
+
+
+def test_a_stage_that_costs_less_from_day_to_day_never_costs_nothing() -> None:
+    steps = ledger(42, noise=0.02)
+    rate = _scores_times(steps, 1 - 0.02 * _days(steps)).by_stage["scores", ""]
+    now, year = (rate.of("money", 100, ahead=days) for days in (0, 365))
+    assert rate.drift["money"] < 0 and 0 < year < now
+
+
+def test_a_step_is_no_drift() -> None:
+    """A machine became busy: it stays so, and does not get busier each day."""
+    drifts = []
+    for seed in range(20):
+        steps = ledger(28, seed, noise=0.02)
+        step = pl.when(_days(steps) < 10).then(1.0).otherwise(1.3)
+        rate = _scores_times(steps, step).by_stage["scores", ""]
+        drifts.append(rate.of("money", 100, ahead=28) / rate.of("money", 100) - 1)
+        assert rate.of("money", 100) == pytest.approx(6.5, rel=0.08)
+    assert np.median(np.abs(drifts)) < 0.01 and max(drifts) < 0.1
+
+
+def test_rows_that_only_gather_do_not_hide_what_a_stage_comes_to_cost() -> None:
+    """Scores of all forecasts still open: rows and cost rise together, as days pass, not series.
+
+    No plan tells how many rows a coming night will write; the cost of that night is told anyway.
+    """
+    steps = ledger(28, noise=0.01).filter(pl.col("x_asset") == "features")
+    day = _days(steps)
+    gathered = steps.with_columns(money=10 + 1.0 * day, rows=20 + 16 * (day // 7))
+    rate = fit(gathered, 100).by_stage["features", ""]
+    assert rate.of("money", 100) == pytest.approx(37, rel=0.05)
+    assert rate.of("money", 100, ahead=7) == pytest.approx(37 + 6, rel=0.05)
+    assert rate.of("money", 200) > rate.of("money", 100)
+
+
+@given(
+    pace=st.floats(-0.2, 0.2),
+    near=st.floats(0, 400),
+    further=st.floats(0, 400),
+)
+def test_what_drifts_stays_positive_and_comes_to_an_end(
+    pace: float, near: float, further: float
+) -> None:
+    soon, later = grown(pace, near), grown(pace, near + further)
+    assert soon > 0 and (later - soon) * pace >= 0
+    assert grown(pace, 2000) == pytest.approx(grown(pace, 1000))
 
 
 def test_steady_stages_do_not_drift() -> None:

@@ -1,6 +1,7 @@
 """M5 as the benchmarks read it: a wide matrix of units and the attributes of its series.
 
-Belongs here: reading the official files straight, without the lake. Does not: measuring.
+Belongs here: reading the official files straight, without the lake, and cutting them. Does not:
+measuring.
 """
 
 from __future__ import annotations
@@ -47,6 +48,19 @@ def folder() -> Path:
         if (found / "sales_train_evaluation.csv.gz").is_file():
             return found
     raise SystemExit(f"M5 not found in {named}: set M5_DIR to the folder of its files")
+
+
+def cut(into: Path, kept: pl.Expr) -> Path:
+    """The official layout with the series in `kept` only, in a folder that is thrown away."""
+    into.mkdir()
+    sales = pl.read_csv(folder() / "sales_train_evaluation.csv.gz").filter(kept)
+    sales.write_csv(into / "sales_train_evaluation.csv")
+    prices = pl.read_parquet(folder() / "sell_prices.parquet")
+    prices.join(sales, on=["item_id", "store_id"], how="semi").write_parquet(
+        into / "sell_prices.parquet"
+    )
+    (into / "calendar.csv").write_bytes((folder() / "calendar.csv").read_bytes())
+    return into
 
 
 def panel(last_days: int, stores: int | None = None, until: int = DAYS) -> Panel:

@@ -29,7 +29,9 @@ def run(quick: bool) -> dict[str, float | int | str]:
     """WRMSSE of the published forecast and of earlier windows, CPU-seconds, peak memory."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        folder = _cut(_m5.folder(), root / "m5") if quick else _m5.folder()
+        folder = (
+            _m5.cut(root / "m5", pl.col("store_id").is_in(QUICK_STORES)) if quick else _m5.folder()
+        )
         used = timed_command(["m5", "--m5-dir", str(folder), "--cutoff", CUTOFF.isoformat(),
                               "--out", str(root / "forecast.parquet")], root)  # fmt: skip
         found = {**_made(root), **used}
@@ -123,15 +125,3 @@ def _backtested(root: Path) -> Mapping[str, float | int | str]:
     by = scores.group_by("forecaster").agg(pl.col("wrmsse").mean(), pl.col("cutoff").n_unique())
     mean = {f"backtest_wrmsse_{name}": value for name, value, _ in by.sort("forecaster").rows()}
     return {**mean, "backtest_windows": by["cutoff"].max()}
-
-
-def _cut(whole: Path, into: Path) -> Path:
-    """The official layout with two stores only, in a folder that is thrown away."""
-    into.mkdir()
-    sales = pl.read_csv(whole / "sales_train_evaluation.csv.gz")
-    kept = pl.col("store_id").is_in(QUICK_STORES)
-    sales.filter(kept).write_csv(into / "sales_train_evaluation.csv")
-    prices = pl.read_parquet(whole / "sell_prices.parquet")
-    prices.filter(kept).write_parquet(into / "sell_prices.parquet")
-    (into / "calendar.csv").write_bytes((whole / "calendar.csv").read_bytes())
-    return into

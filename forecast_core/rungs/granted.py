@@ -44,8 +44,8 @@ def by_group(forecasters: pl.DataFrame, rungs: Mapping[str, str]) -> pl.DataFram
 
 
 def _methods(forecasters: pl.DataFrame) -> bytes:
-    chosen = forecasters.filter(rung="statistical")["artefact"].to_list()
-    return chosen[0] if chosen else statistical.artefact({})
+    fitted = forecasters.filter(rung="statistical")["artefact"].to_list()
+    return next(filter(statistical.chosen, fitted), statistical.artefact({}))
 
 
 def _at_most(forecasters: pl.DataFrame, rung: str, artefact: bytes) -> pl.DataFrame:

@@ -93,9 +93,14 @@ def trial(
     return found
 
 
-def artefact(chosen: Mapping[str, str]) -> bytes:
+def artefact(methods: Mapping[str, str]) -> bytes:
     """The choice as JSON: demand class -> method."""
-    return json.dumps({"kind": "statistical", "methods": dict(chosen)}, sort_keys=True).encode()
+    return json.dumps({"kind": "statistical", "methods": dict(methods)}, sort_keys=True).encode()
+
+
+def chosen(fitted: bytes) -> bool:
+    """Whether it is a choice of methods: a group without members has learnt none."""
+    return bool(json.loads(fitted).get("kind") == "statistical")
 
 
 def predict(
@@ -109,8 +114,8 @@ def predict(
     methods = json.loads(fitted)["methods"]
     grid = _history(sales, sorted(classes), cutoff)
     # A class that was absent when the choice was made is served by the cheapest.
-    chosen = [methods.get(classes[item], candidates(classes[item])[0]) for item in grid.items]
-    return means(grid.items, cutoff, run(grid.values["units"], chosen, horizon))
+    each = [methods.get(classes[item], candidates(classes[item])[0]) for item in grid.items]
+    return means(grid.items, cutoff, run(grid.values["units"], each, horizon))
 
 
 def _history(sales: pl.DataFrame, items: Sequence[str], cutoff: date) -> Grid:

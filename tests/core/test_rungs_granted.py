@@ -48,6 +48,18 @@ def test_without_any_trained_method_the_default_serves() -> None:
     assert json.loads(artefact)["methods"] == {}
 
 
+def test_a_group_that_learnt_nothing_lends_nothing() -> None:
+    """One without members is kept as the floor's word; whoever is lowered goes by another's."""
+    nothing = FITTED.head(1).with_columns(
+        segment_group=pl.lit("empty"), rung=pl.lit("statistical"),
+        artefact=pl.lit(b'{"kind": "floor"}'),
+    )  # fmt: skip
+    for fitted, methods in ((FITTED, TRAINED), (FITTED.filter(rung="gbm"), None)):
+        served = granted.by_group(pl.concat([nothing, fitted]), {"core": "statistical"})
+        lent = served.filter(segment_group="core")["artefact"][0]
+        assert lent == (methods or statistical.artefact({}))
+
+
 def test_under_the_floor_nothing_is_fitted() -> None:
     assert granted.within(FITTED, "floor")["segment_group"].to_list() == ["dormant"]
 

@@ -15,6 +15,7 @@ import sys
 
 PINNED = {
     "OMP_NUM_THREADS": "2",
+    "OMP_WAIT_POLICY": "passive",  # as the product's own processes: see `resources`
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "POLARS_MAX_THREADS": "2",

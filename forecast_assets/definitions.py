@@ -19,7 +19,7 @@ from forecast_assets import (
 from forecast_assets.assets.marts import dbt_program
 from forecast_assets.layers import layer_assets
 from forecast_assets.storage_reads import GraphFacts
-from resources import Settings
+from resources import Settings, threads_wait_asleep
 from resources.wiring import build_resources, executor_of
 
 
@@ -27,6 +27,7 @@ def build_defs(
     settings: Settings | None = None, resources: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
     """Everything, on the given settings; `resources` replace those of the same key."""
+    threads_wait_asleep()
     settings = settings or Settings.from_environment()
     assets = layer_assets()
     graph = GraphFacts.of(assets)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers share the cores
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
 

@@ -1,5 +1,6 @@
 """Pruned sets look at less of everything, and a model keeps to the columns it was fitted on."""
 
+import json
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -76,3 +77,24 @@ def test_a_model_is_asked_with_the_columns_of_its_fit(shop, features: str) -> No
     ahead = sales.filter(pl.col("date") > CUTOFF).select("item_id", "date", "sell_price")
     rows = model.predict(built.filter(date=CUTOFF), ahead, series, calendar, CUTOFF, 14)
     assert rows.height == 12 * 14 and rows["mean"].is_finite().all()
+
+
+def test_few_examples_are_learnt_by_one_thread_and_more_threads_learn_the_same(
+    shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sales, built, calendar, series = shop
+    coding = Coding.of(calendar, series)
+    past = sales.filter(pl.col("date") <= CUTOFF)
+    spec = replace(GbmSpec.of_size("full", 12), rounds=20, threads=2)
+    part = gbm.examples(built, past, series, calendar, coding, CUTOFF, 14, spec)
+
+    def learnt() -> tuple[str, str]:
+        model = json.loads(gbm.fit([part], coding, spec).artefact)["model"]
+        trees, _, parameters = model.partition("[num_threads: ")
+        return trees, parameters[0]
+
+    alone = learnt()
+    monkeypatch.setattr(gbm, "_ALONE", len(part.y))
+    together = learnt()
+    assert (alone[1], together[1]) == ("1", "2")
+    assert alone[0] == together[0]

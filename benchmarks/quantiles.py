@@ -122,7 +122,7 @@ def _boosters(
     found = []
     for level in LEVELS:
         data = lgb.Dataset(x, y, feature_name=names, categorical_feature=categorical)
-        parameters: dict[str, Any] = {**gbm._parameters(spec), "objective": "quantile"}
+        parameters: dict[str, Any] = {**gbm._parameters(spec, len(y)), "objective": "quantile"}
         model.booster = lgb.train({**parameters, "alpha": level}, data, spec.rounds)
         rows = backtest.run_gbm(past, model, series, CUTOFF, HORIZON)
         found.append(rows["mean"].to_numpy())

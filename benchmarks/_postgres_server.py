@@ -48,14 +48,14 @@ def postgres(folder: Path) -> Iterator[str]:
         [initdb, "-D", data, "-U", "forecast", "-A", "trust", "--no-sync"],
         check=True, capture_output=True, cwd=folder, **user,
     )  # fmt: skip
-    for last in (False, False, True):
+    for _ in range(3):
         url, server = _started(server_program, folder, user)
         if _answers(url, server):
             break
         server.kill()
         server.wait()
-        if last:
-            raise RuntimeError(f"Postgres did not start: {(folder / 'log').read_text()[-2000:]}")
+    else:
+        raise RuntimeError(f"Postgres did not start: {(folder / 'log').read_text()[-2000:]}")
     try:
         yield url
     finally:

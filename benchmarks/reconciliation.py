@@ -126,7 +126,8 @@ def _heard(known: NodeSales, coarse: Hierarchy, bottom: Floats) -> tuple[Floats,
 
 
 def _weekly(stores: int | None) -> dict[str, float]:
-    panel = _m5.panel(7 * (_m5.DAYS // 7), stores, until=7 * (_m5.DAYS // 7))
+    days = 7 * (AS_OF // 7)
+    panel = _m5.panel(days, stores, until=days)
     series = panel.series.with_columns(
         units=pl.Series(panel.units.reshape(len(panel.units), -1, 7).sum(axis=2))
     ).sort("store_id", "item_id")

@@ -189,9 +189,9 @@ def write_events_in_batches() -> None:
 def threads_wait_asleep() -> None:
     """Let OpenMP's threads sleep while they wait for one another, unless the environment says how.
 
-    They spin by default, and charge for it: where another process holds one of two cores, a fit
-    on two threads takes seven times the CPU-seconds and the time of one that sleeps. OpenMP reads
-    it once, when it is loaded: before LightGBM is imported.
+    They spin by default and are charged for it, twice the work itself or more where another process
+    holds a core (`python -m benchmarks fit_threads`). OpenMP reads it once, when it is loaded:
+    before LightGBM is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

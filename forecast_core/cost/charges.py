@@ -186,12 +186,9 @@ class CostRecord(BaseModel):
     estimated: bool = False
 
     def metadata(self) -> dict[str, object]:
-        """The record under `cost`, and beside it the figures that a trend line is drawn of.
-
-        What is as by default is left out: a night writes it thousands of times.
-        """
+        """The record under `cost`, and beside it the figures that a trend line is drawn of."""
         return {
-            "cost": self.model_dump(mode="json", exclude_defaults=True),
+            "cost": self.model_dump(mode="json"),
             "cost/money": float(self.money),
             "cost/cpu_s": self.cpu_s,
             "cost/peak_gib": self.peak_rss_gib,

@@ -37,8 +37,7 @@ _CATEGORICAL = (
     "dept_id", "cat_id", "store_id", "state_id",
 )  # fmt: skip
 _MIN_AGE_DAYS = 28
-# Of fewer examples a second thread waits more than it works: on two quiet cores 70,000 take .7
-# CPU-s by one and .9 to 1.9 by two, 1.5 million 11.8 and 12.4 (for 64 % of the time).
+# Of fewer examples a second thread waits more than it works: `python -m benchmarks fit_threads`.
 _ALONE = 1_000_000
 # What is known of the day forecast, and of the day's like in the past.
 _AHEAD = (
